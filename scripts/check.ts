@@ -1,0 +1,182 @@
+/**
+ * House rules that no linter knows: who may import whom, module headers, `#private`, and that the symbol table says
+ * what `cria.h` says. Runs in a tenth of a second; `bun scripts/check.ts`.
+ *
+ * @module
+ */
+
+import { readdirSync, readFileSync } from "node:fs"
+import { dirname, join, relative, resolve } from "node:path"
+
+const ROOT = resolve(import.meta.dirname, "..")
+
+/**
+ * What each folder may import of ours, besides itself and `util`. ARCHITECTURE.md explains the ranks. A file that
+ * needs more than its folder stands in the table by itself.
+ */
+const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
+  "src/util": [],
+  "src/config": [],
+  "src/gguf": [],
+  "src/api": [],
+  "src/chat": [],
+  "src/engine": [],
+  "src/store": [],
+  ffi: ["src/engine"],
+  "src/runner": ["src/chat"],
+  "src/runner/local": ["src/chat", "src/engine", "ffi"],
+  "src/runner/main": ["src/chat", "src/engine", "src/config", "ffi"],
+  "src/pool": ["src/gguf", "src/config", "src/runner/handle", "src/runner/protocol"],
+  "src/services": [
+    "src/pool",
+    "src/store",
+    "src/chat",
+    "src/gguf",
+    "src/config",
+    "src/runner/handle",
+    "src/runner/protocol",
+  ],
+  "src/client": ["src/api", "src/config"],
+  "src/server": ["src/services", "src/chat", "src/api", "src/config"],
+  "src/cli": ["src/client", "src/api", "src/config"],
+  "src/cli/commands/serve": ["src/client", "src/api", "src/config", "src/server", "src/services"],
+  "src/main": ["src/cli", "src/runner/main"],
+  "src/index": ["src/engine", "src/gguf", "src/chat", "src/runner/local", "src/client", "ffi"],
+}
+
+/** Folders whose code must run anywhere: no runtime of its own. */
+const PURE = ["src/engine", "src/chat", "src/api"]
+
+interface Source {
+  /** Relative to the project, with forward slashes. */
+  readonly path: string
+  readonly text: string
+}
+
+/** All TypeScript files below a folder. */
+function sourcesOf(folder: string): Source[] {
+  return readdirSync(join(ROOT, folder), { withFileTypes: true, recursive: true })
+    .filter((entry) => entry.isFile() && entry.name.endsWith(".ts"))
+    .map((entry) => {
+      const path = relative(ROOT, join(entry.parentPath, entry.name)).replaceAll("\\", "/")
+      return { path, text: readFileSync(join(ROOT, path), "utf8") }
+    })
+    .filter(({ path }) => !path.includes("/native/"))
+}
+
+/** The entry of the table that a file belongs to: the longest that is its beginning. */
+function ownerOf(path: string): string | undefined {
+  const bare = path.replace(/\.ts$/, "")
+  return Object.keys(MAY_IMPORT)
+    .filter((key) => bare === key || bare.startsWith(`${key}/`))
+    .toSorted((a, b) => b.length - a.length)[0]
+}
+
+function importsOf({ path, text }: Source): string[] {
+  const specifiers = [
+    ...text.matchAll(
+      /(?:^|\n)(?:import|export)\b[^"'\n]*?(?:\{[^}]*\}[^"'\n]*?)?["']([^"']+)["']/g,
+    ),
+  ]
+  const dynamic = [...text.matchAll(/\bimport\(\s*["']([^"']+)["']/g)]
+  return [...specifiers, ...dynamic].map(([, specifier = ""]) =>
+    specifier.startsWith(".")
+      ? relative(ROOT, resolve(ROOT, dirname(path), specifier)).replaceAll("\\", "/")
+      : specifier,
+  )
+}
+
+function layering(source: Source): string[] {
+  if (source.path.endsWith(".test.ts")) return []
+  const owner = ownerOf(source.path)
+  if (owner === undefined)
+    return [`${source.path}: no rule says what it may import; add it to scripts/check.ts`]
+  const folder = Object.keys(MAY_IMPORT).filter(
+    (key) => owner.startsWith(`${key}/`) || key === owner,
+  )
+  const allowed = [...folder, "src/util", ...(MAY_IMPORT[owner] ?? [])]
+  const isPure = PURE.some((pure) => source.path.startsWith(`${pure}/`))
+  return importsOf(source).flatMap((target) => {
+    if (isPure && /^(node:|bun|#ffi)/.test(target))
+      return [`${source.path}: imports "${target}", but this folder is pure`]
+    if (!/^(src|ffi)\//.test(target)) return []
+    const bare = target.replace(/\.ts$/, "")
+    const isAllowed = allowed.some((key) => bare === key || bare.startsWith(`${key}/`))
+    return isAllowed ? [] : [`${source.path}: may not import "${target}"`]
+  })
+}
+
+function headers({ path, text }: Source): string[] {
+  const problems: string[] = []
+  if (!path.endsWith(".test.ts") && !/^(#!.*\n)?\/\*\*[\s\S]*?@module[\s\S]*?\*\//.test(text)) {
+    problems.push(`${path}: begins without a module header (/** … @module */)`)
+  }
+  if (/^\s*(private|public|protected)\s+(readonly|static|async|[a-z]\w*\s*[(:=])/m.test(text)) {
+    problems.push(`${path}: uses private/public; write #name`)
+  }
+  return problems
+}
+
+/** Signatures of cria.h in the notation of the table's comments. */
+function headerFunctions(): Map<string, string> {
+  const text = readFileSync(join(ROOT, "ffi/native/cria.h"), "utf8")
+  const found = new Map<string, string>()
+  for (const [, result = "", name = "", args = ""] of text.matchAll(
+    /CRIA_API\s+(\w+)\s+(cria_\w+)\(([\s\S]*?)\);/g,
+  )) {
+    const parameters = args.replaceAll(/\s+/g, " ").trim()
+    found.set(name, `${result}(${parameters === "void" ? "" : parameters})`)
+  }
+  return found
+}
+
+const C_TYPES: Readonly<Record<string, string>> = {
+  i32: "int32_t",
+  i64: "int64_t",
+  u64: "uint64_t",
+  f32: "float",
+}
+
+/** Compares ffi/symbols.ts with cria.h: names, types and argument names. */
+function abi(): string[] {
+  const declared = headerFunctions()
+  const text = readFileSync(join(ROOT, "ffi/symbols.ts"), "utf8")
+  const problems: string[] = []
+  const row = /^ {2}(cria_\w+): \{ args: \[(.*?)\], returns: "(\w+)" \},(?: \/\/ (.*))?$/gm
+  const listed = new Set<string>()
+  for (const [, name = "", args = "", returns = "", comment = ""] of text.matchAll(row)) {
+    listed.add(name)
+    const types = args === "" ? [] : args.split(", ").map((type) => type.replaceAll('"', ""))
+    const isConsistent = comment
+      .split(", ")
+      .filter((c) => c !== "")
+      .every((c, i) => {
+        const type = types[i] ?? ""
+        return type === "buffer" ? c.includes("*") : c.startsWith(`${C_TYPES[type]} `)
+      })
+    const expected = declared.get(name)
+    const actual = `${C_TYPES[returns]}(${comment})`
+    if (expected !== actual || !isConsistent)
+      problems.push(`ffi/symbols.ts: ${name} is ${actual}, cria.h has ${expected}`)
+  }
+  for (const name of declared.keys()) {
+    if (!listed.has(name)) problems.push(`ffi/symbols.ts: ${name} of cria.h is missing`)
+  }
+  const version = /CRIA_ABI_VERSION (\d+)/.exec(
+    readFileSync(join(ROOT, "ffi/native/cria.h"), "utf8"),
+  )?.[1]
+  if (!text.includes(`ABI_VERSION = ${version}`))
+    problems.push(`ffi/symbols.ts: ABI_VERSION is not ${version}`)
+  return problems
+}
+
+const sources = ["src", "ffi"].flatMap(sourcesOf)
+const scripts = ["scripts", "bench", "examples"].flatMap(sourcesOf)
+const problems = [
+  ...sources.flatMap(layering),
+  ...[...sources, ...scripts].flatMap(headers),
+  ...abi(),
+]
+for (const problem of problems) console.error(problem)
+console.log(`house rules: ${sources.length + scripts.length} files, ${problems.length} problems`)
+process.exit(problems.length === 0 ? 0 : 1)
