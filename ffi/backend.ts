@@ -1,0 +1,121 @@
+/**
+ * llama.cpp as the engine's backend.
+ *
+ * @module
+ */
+
+import type { BackendInfo, StepArrays, StepOutcome } from "../src/engine/backend.ts"
+import type { EmbeddingBackend } from "../src/engine/embedder.ts"
+import type { SamplingOptions } from "../src/engine/sampling.ts"
+import { type ContextOptions, createContext, type NativeContext } from "./context.ts"
+import type { NativeModel } from "./model.ts"
+import { encode, type NativeLibrary } from "./native.ts"
+
+/** A context of a model, seen as a backend. Owns the context, not the model. */
+export class NativeBackend implements EmbeddingBackend {
+  readonly info: BackendInfo
+  readonly #model: NativeModel
+  readonly #context: NativeContext
+  readonly #library: NativeLibrary
+
+  constructor(model: NativeModel, context: NativeContext) {
+    this.#model = model
+    this.#context = context
+    this.#library = model.library
+    const { info } = context
+    this.info = {
+      cells: info.cells,
+      batchTokens: info.batch,
+      rows: info.rows,
+      sequences: info.sequences,
+      topLogprobs: info.top,
+      vocabularyTokens: model.info.vocab.tokens,
+      memory: info.memory,
+      removal: info.removal,
+      canShift: info.can_shift,
+    }
+  }
+
+  get arrays(): StepArrays {
+    return this.#context.arrays
+  }
+
+  submit(tokens: number, rows: number): void {
+    this.#context.submit(tokens, rows)
+  }
+
+  wait(): Promise<StepOutcome> {
+    return this.#context.wait()
+  }
+
+  cancel(): void {
+    this.#context.cancel()
+  }
+
+  removeSequence(sequence: number, from: number, to: number): boolean {
+    return this.#context.removeSequence(sequence, from, to)
+  }
+
+  lastPosition(sequence: number): number {
+    return this.#context.range(sequence)[1]
+  }
+
+  embedding(sequence: number): Float32Array {
+    return this.#context.embedding(sequence)
+  }
+
+  createSampler(options: SamplingOptions): number {
+    const config = encode(JSON.stringify(samplerJson(options, this.info.cells)))
+    const action = "Cannot make a sampler"
+    const handle = this.#library.functions.cria_sampler_new(this.#model.handle, ...config)
+    this.#library.check(handle, action, "invalid-input")
+    if (options.grammar === undefined) return handle
+    try {
+      this.constrainSampler(handle, options.grammar, options.grammarPrefill ?? "")
+    } catch (error) {
+      this.freeSampler(handle)
+      throw error
+    }
+    return handle
+  }
+
+  freeSampler(sampler: number): void {
+    this.#library.check(this.#library.functions.cria_sampler_free(sampler), "Cannot free a sampler")
+  }
+
+  constrainSampler(sampler: number, gbnf: string, prefill: string): void {
+    const call = this.#library.functions.cria_sampler_grammar
+    const result = call(sampler, ...encode(gbnf), ...encode(prefill))
+    this.#library.check(result, "Cannot use the grammar", "invalid-input")
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#context[Symbol.dispose]()
+    return Promise.resolve()
+  }
+}
+
+/** Makes a context on a loaded model and wraps it. */
+export async function createBackend(
+  model: NativeModel,
+  options: ContextOptions,
+): Promise<NativeBackend> {
+  return new NativeBackend(model, await createContext(model, options))
+}
+
+/** Options under the names that the shim reads; they are llama.cpp's own. */
+function samplerJson(options: SamplingOptions, contextTokens: number): Record<string, unknown> {
+  return {
+    temperature: options.temperature,
+    top_k: options.topK,
+    top_p: options.topP,
+    min_p: options.minP,
+    typical_p: options.typicalP,
+    repeat_penalty: options.repeatPenalty,
+    repeat_last_n: options.repeatLastN === -1 ? contextTokens : options.repeatLastN,
+    presence_penalty: options.presencePenalty,
+    frequency_penalty: options.frequencyPenalty,
+    ...(options.seed === -1 ? {} : { seed: options.seed }),
+    ...(options.logitBias === undefined ? {} : { logit_bias: options.logitBias }),
+  }
+}

@@ -1,0 +1,230 @@
+/**
+ * A context of a model: KV cells, the step block and the thread that computes.
+ *
+ * @module
+ */
+
+import { setImmediate as nextTurn } from "node:timers/promises"
+
+import { mapMemory } from "#ffi"
+
+import type { MemoryKind, Removal, StepArrays, StepOutcome } from "../src/engine/backend.ts"
+import { assert } from "../src/util/errors.ts"
+import type { NativeModel } from "./model.ts"
+import { encode, isPending, type NativeLibrary, WAIT_SLICE_MICROS } from "./native.ts"
+
+/** Type of the values in the KV cache. */
+export type CacheType =
+  | "f32"
+  | "f16"
+  | "bf16"
+  | "q8_0"
+  | "q5_1"
+  | "q5_0"
+  | "q4_1"
+  | "q4_0"
+  | "iq4_nl"
+
+/** What a context is made of. */
+export interface ContextOptions {
+  /** KV cells in total; rounded up to a multiple of 256. */
+  readonly cells: number
+  /** Most tokens in a step. */
+  readonly batchTokens: number
+  /** Most sequences at once, and most sampled rows in a step. At most 256. */
+  readonly sequences: number
+  readonly threads: number
+  readonly flashAttention?: "auto" | "on" | "off"
+  readonly cacheTypeK?: CacheType
+  readonly cacheTypeV?: CacheType
+  /** Compute vectors instead of logits. */
+  readonly embeddings?: boolean
+  /** `model` takes what the file says. */
+  readonly pooling?: "model" | "none" | "mean" | "cls" | "last"
+}
+
+/** What a context really has, from `cria_context_info`. */
+export interface ContextInfo {
+  readonly cells: number
+  readonly batch: number
+  readonly rows: number
+  readonly sequences: number
+  readonly top: number
+  readonly memory: MemoryKind
+  readonly removal: Removal
+  readonly can_shift: boolean
+  /** llama.cpp's pooling type: 0 none, 1 mean, 2 cls, 3 last, 4 rank. */
+  readonly pooling: number
+  readonly threads: number
+  /** Threads wait in the kernel after a short spin; without OpenMP they spin. */
+  readonly openmp: boolean
+  /** Length of the step block in 4-byte fields. */
+  readonly block_fields: number
+}
+
+/** Alternatives per row: the most that any of the APIs allows. */
+const TOP_LOGPROBS = 20
+
+const HEADER_FIELDS = 16
+
+/** A context in memory. Its arrays are native memory: unusable after disposal. */
+export class NativeContext implements Disposable {
+  readonly info: ContextInfo
+  readonly arrays: StepArrays
+  readonly #library: NativeLibrary
+  readonly #handle: number
+  readonly #model: NativeModel
+  readonly #header: Int32Array
+  #isDisposed = false
+
+  /** Takes ownership of a handle; use {@link createContext}. */
+  constructor(model: NativeModel, handle: number) {
+    this.#library = model.library
+    this.#model = model
+    this.#handle = handle
+    const { functions } = model.library
+    this.info = model.library.json(functions.cria_context_info(handle), "Cannot read the context")
+    const block = mapMemory(functions.cria_step_block(handle), this.info.block_fields * 4)
+    this.#header = new Int32Array(block, 0, HEADER_FIELDS)
+    this.arrays = layOut(block, this.info)
+  }
+
+  /** Starts a step over the first entries of the arrays. */
+  submit(tokens: number, rows: number): void {
+    const result = this.#functions.cria_step_submit(this.#handle, tokens, rows)
+    this.#library.check(result, "Cannot start a step")
+  }
+
+  /** Waits for the step in slices, so that the event loop goes on turning. */
+  async wait(): Promise<StepOutcome> {
+    const action = "Cannot compute a step"
+    do {
+      // One turn for what the last step's events woke up; then the wait itself.
+      // oxlint-disable-next-line no-await-in-loop
+      await nextTurn()
+    } while (
+      isPending(
+        this.#library.check(
+          this.#functions.cria_step_wait(this.#handle, WAIT_SLICE_MICROS),
+          action,
+        ),
+      )
+    )
+    const [code = 0, decodeMicros = 0, sampleMicros = 0] = this.#header
+    return { code, decodeMicros, sampleMicros }
+  }
+
+  cancel(): void {
+    this.#library.check(this.#functions.cria_step_cancel(this.#handle), "Cannot cancel a step")
+  }
+
+  /** Vector of a sequence of the last step. */
+  embedding(sequence: number): Float32Array {
+    const vector = new Float32Array(this.#model.info.embedding_length)
+    const width = this.#functions.cria_embedding(this.#handle, sequence, vector, vector.length)
+    this.#library.check(width, "Cannot read the embedding")
+    return vector.subarray(0, width)
+  }
+
+  /** Forgets positions `from` … `to` − 1; false when the memory kind cannot do that. */
+  removeSequence(sequence: number, from: number, to: number): boolean {
+    const result = this.#functions.cria_sequence_remove(this.#handle, sequence, from, to)
+    return this.#library.check(result, "Cannot free cells") === 1
+  }
+
+  /** Lets `target` share the cells of `source` at positions `from` … `to` − 1. */
+  copySequence(source: number, target: number, range: { from: number; to: number }): void {
+    const call = this.#functions.cria_sequence_copy
+    this.#library.check(
+      call(this.#handle, source, target, range.from, range.to),
+      "Cannot share cells",
+    )
+  }
+
+  /** First and last position that a sequence holds, −1 when empty. */
+  range(sequence: number): readonly [first: number, last: number] {
+    const range = new Int32Array(2)
+    const result = this.#functions.cria_sequence_range(this.#handle, sequence, range)
+    this.#library.check(result, "Cannot read positions")
+    return [range[0] ?? -1, range[1] ?? -1]
+  }
+
+  /** State of a sequence as bytes that {@link restore} takes. */
+  save(sequence: number): Uint8Array {
+    const size = this.#functions.cria_state_size(this.#handle, sequence, 0)
+    const data = new Uint8Array(this.#library.check(size, "Cannot save a sequence"))
+    const written = this.#functions.cria_state_get(this.#handle, sequence, 0, data, data.length)
+    return data.subarray(0, this.#library.check(written, "Cannot save a sequence"))
+  }
+
+  /** Puts a saved state into a sequence. @throws {CriaError} When it does not fit this context. */
+  restore(sequence: number, data: Uint8Array): void {
+    const read = this.#functions.cria_state_set(this.#handle, sequence, 0, data, data.length)
+    this.#library.check(read, "Cannot restore a sequence", "invalid-input")
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#isDisposed) return
+    this.#library.check(this.#functions.cria_context_free(this.#handle), "Cannot free the context")
+    this.#isDisposed = true
+  }
+
+  get #functions(): NativeLibrary["functions"] {
+    assert(!this.#isDisposed, "a context is used after disposal")
+    return this.#library.functions
+  }
+}
+
+/**
+ * Makes a context, on the thread that will compute in it.
+ *
+ * @throws {CriaError} `insufficient-memory` when llama.cpp cannot make one of that size.
+ */
+export async function createContext(
+  model: NativeModel,
+  options: ContextOptions,
+): Promise<NativeContext> {
+  const config = encode(
+    JSON.stringify({
+      cells: options.cells,
+      batch: options.batchTokens,
+      rows: Math.min(options.sequences, options.batchTokens),
+      sequences: options.sequences,
+      threads: options.threads,
+      threads_batch: options.threads,
+      flash_attention: options.flashAttention ?? "auto",
+      type_k: options.cacheTypeK ?? "f16",
+      type_v: options.cacheTypeV ?? "f16",
+      embeddings: options.embeddings ?? false,
+      pooling: options.pooling ?? "model",
+      top: TOP_LOGPROBS,
+    }),
+  )
+  const action = `Cannot make a context of ${options.cells} cells`
+  const job = model.library.functions.cria_context_new(model.handle, ...config)
+  const handle = await model.library.finish(job, action, { nativeCode: "insufficient-memory" })
+  return new NativeContext(model, handle)
+}
+
+/** Views of the step block in the order that `cria.h` documents. */
+function layOut(block: ArrayBuffer, { batch, rows, top }: ContextInfo): StepArrays {
+  let offset = HEADER_FIELDS * 4
+  const take = (length: number): readonly [ArrayBuffer, number, number] => {
+    const start = offset
+    offset += length * 4
+    return [block, start, length]
+  }
+  return {
+    token: new Int32Array(...take(batch)),
+    position: new Int32Array(...take(batch)),
+    sequence: new Int32Array(...take(batch)),
+    rowIndex: new Int32Array(...take(rows)),
+    rowSampler: new Int32Array(...take(rows)),
+    rowTop: new Int32Array(...take(rows)),
+    outToken: new Int32Array(...take(rows)),
+    outStatus: new Int32Array(...take(rows)),
+    outLogprob: new Float32Array(...take(rows)),
+    topToken: new Int32Array(...take(rows * top)),
+    topLogprob: new Float32Array(...take(rows * top)),
+  }
+}
