@@ -1,0 +1,151 @@
+/**
+ * From the name in a request to the name that is installed, and to all that a runner needs of the model.
+ *
+ * Reads manifests and small layers; weights are only located. What a template or an option means is not known here.
+ *
+ * @module
+ */
+import { z } from "zod"
+
+import { CriaError } from "../util/errors.ts"
+import { parseJson } from "./json.ts"
+import { type Layer, MEDIA_TYPES, type ModelConfig } from "./manifest.ts"
+import { equalsIgnoringCase, fullName, type ModelName, sameName, shortName } from "./name.ts"
+import {
+  installedNames,
+  type ModelStore,
+  readConfig,
+  readText,
+  requireBlob,
+  type StoredModel,
+} from "./store.ts"
+
+/** A model with all its files present and its texts read. */
+export interface ResolvedModel {
+  /** In the casing in which it is installed. */
+  readonly name: ModelName
+  /** Hex sha256 of the manifest's bytes, without `sha256:`. */
+  readonly id: string
+  readonly modifiedAt: Date
+  readonly sizeBytes: number
+  /** GGUF of the weights. */
+  readonly modelPath: string
+  readonly projectorPaths: readonly string[]
+  readonly adapterPaths: readonly string[]
+  /** GGUF of the draft model for speculative decoding. */
+  readonly draftPath: string | undefined
+  /** Go template. */
+  readonly template: string | undefined
+  readonly system: string | undefined
+  /** Options, unchecked; `stop` is an array. */
+  readonly params: Readonly<Record<string, unknown>> | undefined
+  readonly messages: readonly StoredMessage[] | undefined
+  readonly licenses: readonly string[]
+  readonly config: ModelConfig
+}
+
+/** A message of the model's MESSAGE layer: images, tool calls and whatever else it came with stay as they are. */
+export interface StoredMessage {
+  readonly role: string
+  readonly content: string
+  readonly [field: string]: unknown
+}
+
+const paramsSchema = z.record(z.string(), z.unknown())
+
+const messagesSchema: z.ZodType<StoredMessage[]> = z.array(
+  z.looseObject({ role: z.string(), content: z.string().default("") }),
+)
+
+/**
+ * Gives a name the casing of what is installed.
+ *
+ * A model of that name wins; without one each part takes the casing of any installed part that matches, so that a
+ * new model does not come to differ from its neighbours by case only. Reads the whole store: for names that are
+ * about to be written. To look a model up, `find` is enough.
+ */
+export function resolveName(store: ModelStore, name: ModelName): ModelName {
+  const installed = installedNames(store.list())
+  const match =
+    installed.find((other) => fullName(other) === fullName(name)) ??
+    installed.find((other) => sameName(other, name))
+
+  const casing = (part: "host" | "namespace" | "model" | "tag"): string => {
+    const parts = match === undefined ? installed.map((other) => other[part]) : [match[part]]
+    if (parts.includes(name[part])) return name[part]
+    return parts.find((other) => equalsIgnoringCase(other, name[part])) ?? name[part]
+  }
+  return {
+    scheme: name.scheme,
+    host: casing("host"),
+    namespace: casing("namespace"),
+    model: casing("model"),
+    tag: casing("tag"),
+  }
+}
+
+/**
+ * Reads all that is needed to run a model.
+ *
+ * @param requested The name as the client wrote it, for the error.
+ * @throws {CriaError} `not-found` with the text that clients know when the model or one of its blobs is missing,
+ *   `unavailable` when it is of a kind that cannot run here, `internal` when a layer is malformed.
+ */
+export function resolveModel(
+  store: ModelStore,
+  name: ModelName,
+  requested: string = shortName(name),
+): ResolvedModel {
+  const notFound = `model "${requested}" not found, try pulling it first`
+  const pull = `cria pull ${shortName(name)}`
+  const model = store.find(name)
+  if (model === undefined) throw new CriaError("not-found", notFound, { hint: pull })
+  try {
+    return readLayers(store, model)
+  } catch (error) {
+    if (!(error instanceof CriaError && error.code === "not-found")) throw error
+    throw new CriaError("not-found", notFound, { hint: `${error.message}: ${pull}`, cause: error })
+  }
+}
+
+function readLayers(store: ModelStore, model: StoredModel): ResolvedModel {
+  const { name, id, modifiedAt, sizeBytes, manifest } = model
+  const layers = (...types: string[]): Layer[] =>
+    manifest.layers.filter((layer) => types.includes(layer.mediaType))
+  const paths = (type: string): string[] =>
+    layers(type).map((layer) => requireBlob(store, layer.digest))
+  // Of kinds that should occur once, the last one counts.
+  const text = (...types: string[]): string | undefined => {
+    const layer = layers(...types).at(-1)
+    return layer && readText(store, layer)
+  }
+  const params = text(MEDIA_TYPES.params)
+  const messages = text(MEDIA_TYPES.messages)
+  const modelPath = paths(MEDIA_TYPES.model).at(-1)
+  if (modelPath === undefined) throw cannotRun(model)
+
+  return {
+    name,
+    id,
+    modifiedAt,
+    sizeBytes,
+    modelPath,
+    projectorPaths: paths(MEDIA_TYPES.projector),
+    adapterPaths: paths(MEDIA_TYPES.adapter),
+    draftPath: paths(MEDIA_TYPES.draft).at(-1),
+    template: text(MEDIA_TYPES.template, MEDIA_TYPES.prompt),
+    system: text(MEDIA_TYPES.system),
+    params: params === undefined ? undefined : parseJson(paramsSchema, params, "params"),
+    messages: messages === undefined ? undefined : parseJson(messagesSchema, messages, "messages"),
+    licenses: layers(MEDIA_TYPES.license).map((layer) => readText(store, layer)),
+    config: readConfig(store, manifest),
+  }
+}
+
+function cannotRun({ name, manifest }: StoredModel): CriaError {
+  if (manifest.layers.some((layer) => layer.mediaType === MEDIA_TYPES.tensor)) {
+    const text = "this model requires MLX support, but the MLX runtime is not available"
+    return new CriaError("unavailable", text)
+  }
+  return new CriaError("unavailable", `Cannot run "${shortName(name)}": it has no weights`)
+}
