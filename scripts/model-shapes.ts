@@ -142,7 +142,7 @@ export const SHAPES: Readonly<Record<ShapeName, Shape>> = {
   },
 }
 
-/** A tensor with its contents: normally distributed around `mean`. */
+/** A tensor and how its random values are distributed. */
 export interface Plan {
   readonly name: string
   readonly dims: readonly number[]

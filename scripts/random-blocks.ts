@@ -46,10 +46,14 @@ type Filler = (buffer: ArrayBuffer, bytes: number) => void
 
 // Block layouts: `ggml-common.h`. What is not set here are quants, for which any bits are valid.
 const FILLERS: Readonly<Record<StorageType, (plan: Plan) => Filler>> = {
-  F32: (plan) => (buffer) =>
-    sample(new Uint32Array(buffer), Float32Array.from(samples(plan)).buffer),
-  F16: (plan) => (buffer) =>
-    sample(new Uint16Array(buffer), Float16Array.from(samples(plan)).buffer),
+  F32: (plan) => {
+    const bits = new Uint32Array(Float32Array.from(samples(plan)).buffer)
+    return (buffer) => select(new Uint32Array(buffer), bits)
+  },
+  F16: (plan) => {
+    const bits = new Uint16Array(Float16Array.from(samples(plan)).buffer)
+    return (buffer) => select(new Uint16Array(buffer), bits)
+  },
   // The scale, then 32 quants of 8 bits.
   Q8_0: (plan) =>
     eachBlock(34, (view, at) => view.setFloat16(at, plan.deviation / deviationOf(256), true)),
@@ -93,11 +97,10 @@ function samples(plan: Plan): readonly number[] {
   })
 }
 
-/** Replaces random words by the bits of samples. */
-function sample(words: Uint16Array | Uint32Array, table: ArrayBuffer): void {
-  const bits = words instanceof Uint16Array ? new Uint16Array(table) : new Uint32Array(table)
+/** Replaces each random word by an entry of a table. */
+function select<T extends Uint16Array | Uint32Array>(words: T, table: T): void {
   for (let index = 0; index < words.length; index += 1) {
-    words[index] = bits[(words[index] ?? 0) & (SAMPLES - 1)] ?? 0
+    words[index] = table[(words[index] ?? 0) & (SAMPLES - 1)] ?? 0
   }
 }
 
