@@ -9,21 +9,10 @@ import { setImmediate as nextTurn } from "node:timers/promises"
 import { mapMemory } from "#ffi"
 
 import type { MemoryKind, Removal, StepArrays, StepOutcome } from "../src/engine/backend.ts"
+import type { CacheType } from "../src/engine/cache-type.ts"
 import { assert } from "../src/util/errors.ts"
 import type { NativeModel } from "./model.ts"
 import { encode, isPending, type NativeLibrary, WAIT_SLICE_MICROS } from "./native.ts"
-
-/** Type of the values in the KV cache. */
-export type CacheType =
-  | "f32"
-  | "f16"
-  | "bf16"
-  | "q8_0"
-  | "q5_1"
-  | "q5_0"
-  | "q4_1"
-  | "q4_0"
-  | "iq4_nl"
 
 /** What a context is made of. */
 export interface ContextOptions {

@@ -27,6 +27,7 @@ export const SYMBOLS = {
   cria_error: { args: ["buffer", "i32"], returns: "i32" }, // uint8_t * buffer, int32_t capacity
   cria_log_drain: { args: [], returns: "i32" },
   cria_system: { args: [], returns: "i32" },
+  cria_exit_with_input: { args: ["i32"], returns: "i32" }, // int32_t grace_ms
 
   cria_job_wait: { args: ["i32", "i32"], returns: "i32" }, // int32_t job, int32_t timeout_us
   cria_job_progress: { args: ["i32"], returns: "f32" }, // int32_t job

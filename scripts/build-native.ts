@@ -12,6 +12,7 @@
 
 import { createHash } from "node:crypto"
 import {
+  copyFileSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -21,7 +22,7 @@ import {
   writeFileSync,
 } from "node:fs"
 import { homedir } from "node:os"
-import { join } from "node:path"
+import { basename, join } from "node:path"
 import { parseArgs } from "node:util"
 
 import {
@@ -106,38 +107,39 @@ class NativeBuild {
   }
 
   quickestOrigin(): Origin {
-    if (existsSync(this.#cached("source"))) return "source"
+    const fromSource = join(this.#cache, "native", this.#manifest("source").key)
+    if (existsSync(fromSource)) return "source"
     return this.#name === "cpu" && this.#prebuilt() !== undefined ? "prebuilt" : "source"
   }
 
   async make(from: Origin, peers: boolean): Promise<string> {
+    // Once, before building: files that change meanwhile belong to the next build.
     const manifest = this.#manifest(from)
+    const cached = join(this.#cache, "native", manifest.key)
     const hasPeers = !peers || existsSync(join(buildFolder(this.#name), "bin/llama-server"))
     if (readManifest(this.#target)?.key === manifest.key && hasPeers) return this.#target
-    const cached = this.#cached(from)
-    if (!existsSync(cached) || !hasPeers) await this.#build(from, peers)
+    if (!existsSync(cached) || !hasPeers) await this.#build(manifest, cached, peers)
     replaceFolder(cached, this.#target)
     console.error(`native libraries (${this.#name}, ${from}): ${this.#target}`)
     return this.#target
   }
 
-  async #build(from: Origin, peers: boolean): Promise<void> {
+  async #build(manifest: NativeManifest, target: string, peers: boolean): Promise<void> {
+    const { from } = manifest
     const stages = new Stages(from === "source" ? 4 : 5)
     await this.#fetchSource(stages)
     const libraries =
       from === "source" ? await this.#compile(stages, peers) : await this.#unpack(stages)
-    const work = `${this.#cached(from)}.building-${process.pid}`
+    const work = `${target}.building-${process.pid}`
     await stages.run("compile the shim", async (progress) => {
-      const shim = await buildShim(libraries, `${buildFolder(this.#name)}-shim-${from}`, progress)
+      const folder = `${buildFolder(this.#name)}-shim-${from}`
+      const shim = await buildShim(libraries, folder, progress)
       await collectLibraries(libraries, work, from === "source")
-      await Bun.write(join(work, shim.slice(shim.lastIndexOf("/") + 1)), Bun.file(shim))
-      writeFileSync(
-        join(work, "manifest.json"),
-        `${JSON.stringify(this.#manifest(from), null, 2)}\n`,
-      )
+      copyFileSync(shim, join(work, basename(shim)))
+      writeFileSync(join(work, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`)
     })
-    rmSync(this.#cached(from), { recursive: true, force: true })
-    renameSync(work, this.#cached(from))
+    rmSync(target, { recursive: true, force: true })
+    renameSync(work, target)
   }
 
   async #fetchSource(stages: Stages): Promise<void> {
@@ -176,10 +178,6 @@ class NativeBuild {
 
   #prebuilt(): Pin["prebuilt"][string] | undefined {
     return this.#pin.prebuilt[platformName()]
-  }
-
-  #cached(from: Origin): string {
-    return join(this.#cache, "native", this.#manifest(from).key)
   }
 
   #manifest(from: Origin): NativeManifest {

@@ -16,16 +16,18 @@ const ROOT = resolve(import.meta.dirname, "..")
  */
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "src/util": [],
-  "src/config": [],
+  "src/config": ["src/engine/cache-type"],
   "src/gguf": [],
   "src/api": [],
   "src/chat": [],
   "src/engine": [],
   "src/store": [],
   ffi: ["src/engine"],
-  "src/runner": ["src/chat"],
-  "src/runner/local": ["src/chat", "src/engine", "ffi"],
-  "src/runner/main": ["src/chat", "src/engine", "src/config", "ffi"],
+  "src/model": ["src/chat", "src/engine", "src/gguf", "ffi"],
+  "src/model/request": ["src/chat", "src/engine"],
+  "src/runner/protocol": ["src/chat", "src/engine", "src/model/request"],
+  "src/runner/handle": ["src/chat", "src/runner/protocol"],
+  "src/runner/main": ["src/config", "src/model", "src/runner/protocol", "ffi"],
   "src/pool": ["src/gguf", "src/config", "src/runner/handle", "src/runner/protocol"],
   "src/services": [
     "src/pool",
@@ -41,7 +43,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "src/cli": ["src/client", "src/api", "src/config"],
   "src/cli/commands/serve": ["src/client", "src/api", "src/config", "src/server", "src/services"],
   "src/main": ["src/cli", "src/runner/main"],
-  "src/index": ["src/engine", "src/gguf", "src/chat", "src/runner/local", "src/client", "ffi"],
+  "src/index": ["src/engine", "src/gguf", "src/chat", "src/model", "src/client", "ffi"],
 }
 
 /** Folders whose code must run anywhere: no runtime of its own. */

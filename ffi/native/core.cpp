@@ -14,6 +14,7 @@
 #    include <io.h>
 #    define write _write
 #else
+#    include <poll.h>
 #    include <unistd.h>
 #endif
 
@@ -242,6 +243,25 @@ int32_t cria_system(void) {
         });
         return give_text(system.dump_safe());
     });
+}
+
+int32_t cria_exit_with_input(int32_t grace_ms) {
+#if defined(_WIN32)
+    (void) grace_ms;
+    return remember(CRIA_ERR_STATE, "not available on Windows");
+#else
+    static std::once_flag once;
+    std::call_once(once, [grace_ms] {
+        std::thread([grace_ms] {
+            pollfd input{};  // no events asked for: only the hang-up is reported
+            while (poll(&input, 1, -1) < 0 || (input.revents & (POLLHUP | POLLERR | POLLNVAL)) == 0) {
+            }
+            std::this_thread::sleep_for(std::chrono::milliseconds(grace_ms));
+            _exit(1);
+        }).detach();
+    });
+    return CRIA_OK;
+#endif
 }
 
 int32_t cria_job_wait(int32_t job, int32_t timeout_us) {

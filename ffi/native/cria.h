@@ -51,6 +51,9 @@ CRIA_API int32_t cria_error(uint8_t * buffer, int32_t capacity);
 CRIA_API int32_t cria_log_drain(void);
 /* Text: {"llama_version", "system", "devices": [{name, description, type, backend, free_bytes, total_bytes}]} */
 CRIA_API int32_t cria_system(void);
+/* Ends the process when stdin is closed by its other end and the process still lives grace_ms later: the last
+ * resort against an orphan whose JavaScript thread hangs. Starts one thread; further calls do nothing. */
+CRIA_API int32_t cria_exit_with_input(int32_t grace_ms);
 
 /* ---- jobs: work that takes long runs on a thread of its own --------------------------------------- */
 

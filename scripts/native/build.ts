@@ -27,7 +27,7 @@ const ROOT = join(import.meta.dirname, "../..")
 /** Report of how far a build is, from 0 to 1. */
 type Progress = (fraction: number) => void
 
-const LIBRARY = /^lib(ggml|llama|llama-common)([.-].*)?\.(so|dylib)$/
+const LIBRARY = /^lib(ggml(-[\w-]+)?|llama|llama-common)(\.[\w.]+)?\.(so|dylib)$/
 
 /** ccache finds objects again in another checkout only when paths are relative to it. */
 const CCACHE = { CCACHE_BASEDIR: ROOT, CCACHE_NOHASHDIR: "true" }

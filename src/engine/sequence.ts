@@ -52,7 +52,13 @@ export interface Usage {
 /** What a request yields: chunks of text, then `done`. */
 export type EngineEvent =
   | ({ readonly kind: "text" } & OutputChunk)
-  | { readonly kind: "done"; readonly reason: FinishReason; readonly usage: Usage }
+  | {
+      readonly kind: "done"
+      readonly reason: FinishReason
+      readonly usage: Usage
+      /** Tokens of the answer, without one that ends generation. */
+      readonly completion: Int32Array
+    }
 
 /** Moments in the life of a request, milliseconds on the engine's clock. */
 interface Times {
@@ -73,6 +79,8 @@ export class Sequence {
   readonly #times: Times
   #known: Int32Array
   #knownTokens: number
+  /** The last token says that the answer is over. */
+  #hasEnded = false
 
   /** Tokens whose state is in the cache. */
   computedTokens = 0
@@ -144,6 +152,7 @@ export class Sequence {
     this.#times.firstToken ??= facts.now
     this.#append(token)
     if (facts.endsGeneration) {
+      this.#hasEnded = true
       return { finish: { kind: "stop", match: undefined }, constrain: undefined }
     }
     const { chunk, match } = this.#output.push(token, facts.logprob)
@@ -158,7 +167,12 @@ export class Sequence {
   /** Ends the answer: sends what was held back, then `done`. */
   finish(reason: FinishReason, now: number): void {
     if (reason.kind === "length" || reason.match === undefined) this.#send(this.#output.flush())
-    this.events.push({ kind: "done", reason, usage: this.#usage(now) })
+    this.events.push({
+      kind: "done",
+      reason,
+      usage: this.#usage(now),
+      completion: this.tokens(this.promptTokens, this.#knownTokens - (this.#hasEnded ? 1 : 0)),
+    })
     this.events.end()
   }
 

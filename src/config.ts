@@ -1,0 +1,273 @@
+/**
+ * Every environment variable that cria reads: name, meaning, type, default.
+ *
+ * `docs/environment.md` is generated from this table. Each `OLLAMA_X` may also be written `CRIA_X`, which wins.
+ * Values are trimmed of spaces and quotes; one that cannot be read falls back to the default with a warning.
+ *
+ * @module
+ */
+
+import { homedir } from "node:os"
+import { isAbsolute, join, resolve } from "node:path"
+
+import { z } from "zod"
+
+import { CACHE_TYPES, type CacheType } from "./engine/cache-type.ts"
+import { CriaError } from "./util/errors.ts"
+import type { LogLevel } from "./util/log.ts"
+import { parseDurationMs } from "./util/units.ts"
+
+/** One variable. */
+export interface Variable {
+  readonly name: string
+  readonly about: string
+  /** As people read it. */
+  readonly defaultText: string
+}
+
+/** All settings of a process, read once at start. */
+export interface Config {
+  /** Address to listen on, and to call as a client. */
+  readonly host: HostAddress
+  /** Folder of manifests and blobs. */
+  readonly models: string
+  /** Milliseconds that an idle model stays loaded; Infinity for ever. */
+  readonly keepAliveMs: number
+  /** Milliseconds without progress after which a load is given up; Infinity for never. */
+  readonly loadTimeoutMs: number
+  /** Models in memory at once. */
+  readonly loadedModelsMax: number
+  /** Requests that may wait. */
+  readonly queueMax: number
+  /** Requests at once per model; 0 decides by memory. */
+  readonly parallel: number
+  /** Tokens of context when neither request nor model says; 0 decides. */
+  readonly contextTokens: number
+  readonly origins: readonly string[]
+  readonly logLevel: LogLevel
+  readonly flashAttention: "auto" | "on" | "off"
+  readonly cacheType: CacheType
+  /** CPU threads; 0 decides. */
+  readonly threads: number
+  /** Folder of native libraries that wins over all others. */
+  readonly nativeFolder: string | undefined
+  /** Folder for files that can be made again. */
+  readonly cache: string
+}
+
+/** `host:port` with the scheme it was written with. */
+export interface HostAddress {
+  readonly scheme: "http" | "https"
+  readonly hostname: string
+  readonly port: number
+  /** Path before every route, for a server behind a proxy; "" without. */
+  readonly path: string
+}
+
+/** The table; order is that of the documentation. */
+export const VARIABLES: readonly Variable[] = [
+  {
+    name: "OLLAMA_HOST",
+    about: "Address of the server: [scheme://]host[:port]",
+    defaultText: "127.0.0.1:11434",
+  },
+  { name: "OLLAMA_MODELS", about: "Folder of manifests and blobs", defaultText: "~/.cria/models" },
+  {
+    name: "OLLAMA_KEEP_ALIVE",
+    about: "How long an idle model stays loaded: 5m, 0, seconds, negative for ever",
+    defaultText: "5m",
+  },
+  {
+    name: "OLLAMA_LOAD_TIMEOUT",
+    about: "Give a load up after so long without progress; 0 never",
+    defaultText: "5m",
+  },
+  { name: "OLLAMA_MAX_LOADED_MODELS", about: "Models in memory at once", defaultText: "3" },
+  {
+    name: "OLLAMA_MAX_QUEUE",
+    about: "Requests that may wait; more are answered 503",
+    defaultText: "512",
+  },
+  {
+    name: "OLLAMA_NUM_PARALLEL",
+    about: "Requests at once per model; 0 decides by memory",
+    defaultText: "0",
+  },
+  {
+    name: "OLLAMA_CONTEXT_LENGTH",
+    about: "Context in tokens when neither request nor model says; 0 decides",
+    defaultText: "0",
+  },
+  {
+    name: "OLLAMA_ORIGINS",
+    about: "Further browser origins that may call, comma separated",
+    defaultText: "",
+  },
+  { name: "OLLAMA_DEBUG", about: "1 logs every request", defaultText: "0" },
+  {
+    name: "OLLAMA_FLASH_ATTENTION",
+    about: "Flash attention: 1, 0, or unset to decide",
+    defaultText: "",
+  },
+  {
+    name: "OLLAMA_KV_CACHE_TYPE",
+    about: "Type of the KV cache: f16, q8_0, q4_0",
+    defaultText: "f16",
+  },
+  {
+    name: "CRIA_THREADS",
+    about: "CPU threads that compute; 0 for one per physical core",
+    defaultText: "0",
+  },
+  {
+    name: "CRIA_NATIVE_DIR",
+    about: "Folder of native libraries to use instead of those beside the executable",
+    defaultText: "",
+  },
+  {
+    name: "CRIA_CACHE",
+    about: "Folder for files that can be made again",
+    defaultText: "~/.cache/cria",
+  },
+]
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+/** Reads settings out of variables one by one, collecting complaints. */
+class Reader {
+  readonly #env: Environment
+  readonly #warn: (message: string) => void
+
+  constructor(env: Environment, warn: (message: string) => void) {
+    this.#env = env
+    this.#warn = warn
+  }
+
+  /** The value of a variable, `undefined` when it is unset or empty. */
+  text(name: string): string | undefined {
+    const twin = name.replace(/^OLLAMA_/, "CRIA_")
+    const raw = this.#env[twin] ?? this.#env[name]
+    const trimmed = raw
+      ?.trim()
+      .replace(/^["']|["']$/g, "")
+      .trim()
+    return trimmed === "" ? undefined : trimmed
+  }
+
+  /** The value parsed, or the default with a warning when it cannot be. */
+  parsed<T>(name: string, schema: z.ZodType<T, string>, fallback: T): T {
+    const text = this.text(name)
+    if (text === undefined) return fallback
+    const result = schema.safeParse(text)
+    if (result.success) return result.data
+    const [issue] = result.error.issues
+    this.#warn(
+      `Cannot use ${name}="${text}": ${issue?.message ?? "not understood"}; using the default`,
+    )
+    return fallback
+  }
+}
+
+const wholeNumber = z.string().regex(/^\d+$/, "expected a whole number").transform(Number)
+
+/** Go's ParseBool; anything else that is set counts as true. */
+const boolean = z
+  .string()
+  .transform((text) => !["0", "f", "F", "false", "FALSE", "False"].includes(text))
+
+const duration = z.string().transform((text, context) => {
+  if (/^-?\d+$/.test(text)) return foreverIfNegative(Number(text) * 1000)
+  try {
+    return foreverIfNegative(parseDurationMs(text))
+  } catch {
+    context.addIssue({
+      code: "custom",
+      message: "expected a duration such as 5m or a number of seconds",
+    })
+    return z.NEVER
+  }
+})
+
+const cacheType = z.string().toLowerCase().pipe(z.enum(CACHE_TYPES))
+
+/**
+ * Reads the environment.
+ *
+ * @param warn Gets one line per value that could not be used.
+ * @throws {CriaError} `invalid-input` when the host cannot be read: guessing an address would be worse.
+ */
+export function readConfig(env: Environment, warn: (message: string) => void = () => {}): Config {
+  const reader = new Reader(env, warn)
+  const loadTimeoutMs = reader.parsed("OLLAMA_LOAD_TIMEOUT", duration, 5 * 60_000)
+  const flash = reader.text("OLLAMA_FLASH_ATTENTION")
+  return {
+    host: parseHost(reader.text("OLLAMA_HOST") ?? ""),
+    models: folder(reader.text("OLLAMA_MODELS") ?? join(homedir(), ".cria/models")),
+    keepAliveMs: reader.parsed("OLLAMA_KEEP_ALIVE", duration, 5 * 60_000),
+    loadTimeoutMs: loadTimeoutMs === 0 ? Infinity : loadTimeoutMs,
+    loadedModelsMax: reader.parsed("OLLAMA_MAX_LOADED_MODELS", wholeNumber, 0) || 3,
+    queueMax: reader.parsed("OLLAMA_MAX_QUEUE", wholeNumber, 512),
+    parallel: reader.parsed("OLLAMA_NUM_PARALLEL", wholeNumber, 0),
+    contextTokens: reader.parsed("OLLAMA_CONTEXT_LENGTH", wholeNumber, 0),
+    origins: (reader.text("OLLAMA_ORIGINS") ?? "")
+      .split(",")
+      .flatMap((origin) => origin.trim() || []),
+    logLevel: reader.parsed("OLLAMA_DEBUG", boolean, false) ? "debug" : "info",
+    flashAttention: flash === undefined ? "auto" : boolean.parse(flash) ? "on" : "off",
+    cacheType: reader.parsed("OLLAMA_KV_CACHE_TYPE", cacheType, "f16"),
+    threads: reader.parsed("CRIA_THREADS", wholeNumber, 0),
+    nativeFolder: reader.text("CRIA_NATIVE_DIR"),
+    cache: folder(reader.text("CRIA_CACHE") ?? defaultCache(env)),
+  }
+}
+
+/**
+ * Reads `[scheme://]host[:port][/path]` as Ollama does: port 11434 by default, 80 or 443 when a scheme is given.
+ *
+ * @throws {CriaError} `invalid-input` when there is no host or the port is not a number below 65536.
+ */
+export function parseHost(text: string): HostAddress {
+  const match = /^(?:(https?):\/\/)?(\[[^\]]*\]|[^:/]*|[^/]*:[^/]*:[^/]*)(?::(\d+))?(\/.*)?$/.exec(
+    text.trim(),
+  )
+  if (match === null) throw badHost(text)
+  const [, scheme, name = "", digits, path = ""] = match
+  const byScheme = scheme === "https" ? 443 : scheme === "http" ? 80 : 11434
+  const port = digits === undefined ? byScheme : Number(digits)
+  if (port > 65_535) throw badHost(text)
+  const hostname = name.replace(/^\[|\]$/g, "") || "127.0.0.1"
+  return {
+    scheme: scheme === "https" ? "https" : "http",
+    hostname,
+    port,
+    path: path.replace(/\/$/, ""),
+  }
+}
+
+/** The address as a URL, with brackets around IPv6. A listening address of "everywhere" is called on loopback. */
+export function hostUrl({ scheme, hostname, port, path }: HostAddress): string {
+  const callable = hostname === "0.0.0.0" ? "127.0.0.1" : hostname === "::" ? "::1" : hostname
+  const name = callable.includes(":") ? `[${callable}]` : callable
+  return `${scheme}://${name}:${port}${path}`
+}
+
+function badHost(text: string): CriaError {
+  return new CriaError(
+    "invalid-input",
+    `Cannot use OLLAMA_HOST="${text}": expected [scheme://]host[:port] with a port up to 65535`,
+  )
+}
+
+function foreverIfNegative(ms: number): number {
+  return ms < 0 ? Infinity : ms
+}
+
+function folder(path: string): string {
+  const expanded = path.replace(/^~(?=\/|$)/, homedir())
+  return isAbsolute(expanded) ? expanded : resolve(expanded)
+}
+
+function defaultCache(env: Environment): string {
+  if (process.platform === "darwin") return join(homedir(), "Library/Caches/cria")
+  return join(env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "cria")
+}

@@ -1,0 +1,276 @@
+/**
+ * One model loaded in this process: files → weights and context → engine → answers and embeddings.
+ *
+ * The runner process holds one for the server; programs that embed cria hold as many as they like.
+ *
+ * @module
+ */
+
+import { createBackend, type NativeBackend } from "../../ffi/backend.ts"
+import { physicalCores } from "../../ffi/machine.ts"
+import { loadModel, type NativeModel } from "../../ffi/model.ts"
+import type { NativeLibrary } from "../../ffi/native.ts"
+import type { ChatEvent } from "../chat/message.ts"
+import { Embedder } from "../engine/embedder.ts"
+import { Engine, type EngineStatus } from "../engine/engine.ts"
+import type { SamplingOptions } from "../engine/sampling.ts"
+import { type ModelFacts, kvBytesPerToken, modelFacts } from "../gguf/facts.ts"
+import type { TensorTypeName } from "../gguf/format.ts"
+import { readModel } from "../gguf/split.ts"
+import { assert, CriaError } from "../util/errors.ts"
+import { memoryState } from "../util/memory.ts"
+import { answerEvents } from "./answer.ts"
+import { fitContext } from "./fit.ts"
+import { type PreparedPrompt, PromptBuilder } from "./prompt.ts"
+import type { AnswerRequest, LoadedFacts, LoadOptions } from "./request.ts"
+
+/** Tokens in a step: llama.cpp's own default, beyond which prefill gets no faster on CPUs. */
+const BATCH_TOKENS = 512
+
+/** Sequences at once, whatever the cells allow: each takes a row of logits in the output buffer. */
+const SEQUENCES_MAX = 64
+
+/** An embedding context keeps a row of logits per token of a step: this bounds that buffer. */
+const EMBEDDING_LOGITS_BYTES = 512 * 2 ** 20
+
+/** Options beside those that cross to a runner. */
+export interface LoadHooks {
+  /** Fractions from 0 to 1. */
+  readonly onProgress?: (fraction: number) => void
+  readonly signal?: AbortSignal
+}
+
+/** See the module. Dispose it to free everything. */
+export class LocalModel implements AsyncDisposable {
+  readonly facts: ModelFacts
+  readonly loaded: LoadedFacts
+  readonly #model: NativeModel
+  readonly #prompts: PromptBuilder
+  readonly #engine: Engine
+  readonly #options: LoadOptions
+  #embedder: Promise<Embedder> | undefined
+
+  /** Takes ownership of what was loaded; use {@link LocalModel.load}. */
+  constructor(parts: {
+    facts: ModelFacts
+    loaded: LoadedFacts
+    model: NativeModel
+    backend: NativeBackend
+    options: LoadOptions
+  }) {
+    this.facts = parts.facts
+    this.loaded = parts.loaded
+    this.#model = parts.model
+    this.#options = parts.options
+    this.#prompts = new PromptBuilder(parts.model)
+    this.#engine = new Engine(parts.backend, parts.model.vocabulary, {
+      contextTokens: parts.loaded.contextTokens,
+      now: () => performance.now(),
+    })
+  }
+
+  /**
+   * Checks the file, decides the sizes, loads.
+   *
+   * @throws {CriaError} `invalid-input` when it is no model that llama.cpp can load, `insufficient-memory` when it
+   * does not fit.
+   */
+  static async load(
+    library: NativeLibrary,
+    options: LoadOptions,
+    hooks: LoadHooks = {},
+  ): Promise<LocalModel> {
+    const { paths, header, otherParts } = readModel(options.path, { label: options.name })
+    const facts = modelFacts(header, otherParts)
+    refuseOther(options.name, facts)
+    const kvBytes = kvBytesPerToken(facts, ...cacheTypes(options))
+    const fit = fitContext(
+      {
+        name: options.name,
+        weightsBytes: facts.weightsBytes,
+        kvBytesPerToken: kvBytes,
+        trainedTokens: facts.contextLength,
+      },
+      { contextTokens: options.contextTokens, parallel: options.parallel },
+      availableBytes(library),
+    )
+    const model = await loadModel(library, {
+      paths,
+      ...hooks,
+      gpuLayers: options.gpuLayers ?? -1,
+      ...(options.mainGpu === undefined ? {} : { mainGpu: options.mainGpu }),
+      loadMode: options.useMmap === undefined ? "auto" : options.useMmap ? "mmap" : "none",
+    })
+    try {
+      const backend = await createBackend(model, {
+        cells: fit.cells,
+        batchTokens: Math.min(options.batchTokens ?? BATCH_TOKENS, fit.cells),
+        sequences: sequencesFor(facts, fit.parallel),
+        ...contextOptions(options),
+      })
+      const totalBytes = facts.weightsBytes + kvBytes * fit.cells
+      const loaded: LoadedFacts = {
+        contextTokens: fit.contextTokens,
+        parallel: fit.parallel,
+        totalBytes,
+        gpuBytes: hasGpu(library) && options.gpuLayers !== 0 ? totalBytes : 0,
+        llamaVersion: library.system().llama_version,
+      }
+      return new LocalModel({ facts, loaded, model, backend, options })
+    } catch (error) {
+      model[Symbol.dispose]()
+      throw error
+    }
+  }
+
+  get status(): EngineStatus {
+    return this.#engine.status
+  }
+
+  /** Renders the prompt of a request without answering it. */
+  render(request: AnswerRequest): string {
+    return this.#prepare(request).text
+  }
+
+  /**
+   * Answers a request. The iteration ends with `done`; leaving it early frees what the request holds.
+   *
+   * @throws {CriaError} `invalid-input` for a prompt, an option or a grammar that cannot be used.
+   */
+  async *answer(request: AnswerRequest, signal?: AbortSignal): AsyncGenerator<ChatEvent> {
+    const prompt = this.#prepare(request)
+    const { rendered } = prompt
+    const events = this.#engine.submit(
+      {
+        prompt: prompt.tokens,
+        sampling: this.#sampling(request, prompt),
+        maxTokens: request.maxTokens ?? Infinity,
+        ...(request.contextTokens === undefined ? {} : { contextTokens: request.contextTokens }),
+        stop: [...request.stop, ...(rendered?.stops ?? [])],
+        ...(request.logprobs === undefined ? {} : { logprobs: request.logprobs }),
+        shownControl: this.#tokensOf(rendered?.preserved ?? []),
+        ...(rendered === undefined || !rendered.grammar_lazy || rendered.grammar === ""
+          ? {}
+          : {
+              lazyGrammar: {
+                gbnf: rendered.grammar,
+                triggers: rendered.triggers,
+                thinkingStart: rendered.thinking_start,
+                thinkingEnds: rendered.thinking_ends,
+                before: rendered.generation_prompt,
+              },
+            }),
+      },
+      signal,
+    )
+    yield* answerEvents(events, {
+      library: this.#model.library,
+      vocabulary: this.#model.vocabulary,
+      prompt,
+      hasTools: request.input.kind === "chat" && request.input.tools.length > 0,
+      wantsContext: request.wantsContext,
+    })
+  }
+
+  /**
+   * Turns texts into vectors of Euclidean length 1, in order. Models without a pooling of their own use the mean.
+   *
+   * @throws {CriaError} `invalid-input` for an empty text or one that is too long.
+   */
+  async embed(texts: readonly string[]): Promise<Float32Array[]> {
+    this.#embedder ??= this.#createEmbedder()
+    const embedder = await this.#embedder
+    const inputs = texts.map((text) =>
+      this.#model.tokenize(text, { addSpecial: true, parseSpecial: false }),
+    )
+    return embedder.embed(inputs)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#engine[Symbol.asyncDispose]()
+    await (await this.#embedder)?.[Symbol.asyncDispose]()
+    this.#prompts[Symbol.dispose]()
+    this.#model[Symbol.dispose]()
+  }
+
+  #prepare(request: AnswerRequest): PreparedPrompt {
+    const limit = Math.min(request.contextTokens ?? Infinity, this.#engine.contextTokens)
+    return this.#prompts.prepare(request, limit)
+  }
+
+  #sampling(request: AnswerRequest, { rendered }: PreparedPrompt): SamplingOptions {
+    if (rendered !== undefined) {
+      if (rendered.grammar === "" || rendered.grammar_lazy) return request.sampling
+      const { grammar, generation_prompt: grammarPrefill } = rendered
+      return { ...request.sampling, grammar, grammarPrefill }
+    }
+    if (request.format === undefined) return request.sampling
+    return { ...request.sampling, grammar: this.#model.library.schemaToGrammar(request.format) }
+  }
+
+  #tokensOf(names: readonly string[]): ReadonlySet<number> {
+    const tokens = names.map((name) =>
+      this.#model.tokenize(name, { addSpecial: false, parseSpecial: true }),
+    )
+    return new Set(tokens.flatMap((ids) => (ids.length === 1 ? [...ids] : [])))
+  }
+
+  async #createEmbedder(): Promise<Embedder> {
+    const { vocab, trained_context: trained } = this.#model.info
+    const affordable = Math.floor(EMBEDDING_LOGITS_BYTES / (vocab.tokens * 4))
+    const batchTokens = Math.min(trained, Math.max(BATCH_TOKENS, Math.min(affordable, 8192)))
+    const backend = await createBackend(this.#model, {
+      cells: batchTokens,
+      batchTokens,
+      sequences: 32,
+      embeddings: true,
+      pooling: this.facts.poolingType === undefined ? "mean" : "model",
+      ...contextOptions(this.#options),
+    })
+    return new Embedder(backend)
+  }
+}
+
+function contextOptions(options: LoadOptions) {
+  return {
+    threads: options.threads ?? physicalCores(),
+    flashAttention: options.flashAttention,
+    cacheTypeK: options.cacheType,
+    cacheTypeV: options.cacheType,
+  }
+}
+
+/** llama.cpp loads adapters and projectors too, but only beside a model. */
+function refuseOther(name: string, facts: ModelFacts): void {
+  if (facts.generalType === "adapter" || facts.architecture === "clip") {
+    const kind =
+      facts.architecture === "clip" ? "a projector for images or audio" : "a LoRA adapter"
+    throw new CriaError("invalid-input", `Cannot run "${name}": it is ${kind}, not a model`)
+  }
+  if (facts.blockCount === undefined || facts.vocabSize === undefined || facts.weightsBytes === 0) {
+    throw new CriaError("invalid-input", `Cannot run "${name}": it has no weights, only metadata`)
+  }
+}
+
+function cacheTypes(options: LoadOptions): [TensorTypeName, TensorTypeName] {
+  // The cache types are names of tensor types in lower case.
+  const type = options.cacheType.toUpperCase() as TensorTypeName
+  return [type, type]
+}
+
+/** Recurrent models hold one state per sequence; others share cells, so that many short requests run at once. */
+function sequencesFor(facts: ModelFacts, parallel: number): number {
+  return facts.isRecurrent || facts.isHybrid ? parallel : Math.max(parallel, SEQUENCES_MAX)
+}
+
+function hasGpu(library: NativeLibrary): boolean {
+  return library.system().devices.some((device) => device.type === "gpu")
+}
+
+/** Memory for weights and cache: that of the GPUs when there are any, else that of the machine. */
+function availableBytes(library: NativeLibrary): number {
+  const gpus = library.system().devices.filter((device) => device.type === "gpu")
+  const { availableBytes: host } = memoryState()
+  assert(host > 0, "memory has a size")
+  return host + gpus.reduce((sum, gpu) => sum + gpu.free_bytes, 0)
+}

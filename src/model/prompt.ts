@@ -1,0 +1,165 @@
+/**
+ * From a request to the tokens of its prompt.
+ *
+ * Text that people wrote must not be able to forge turns: when a user's or a tool's message spells a control token,
+ * that spelling is replaced by a placeholder before rendering and tokenised as plain text afterwards.
+ *
+ * @module
+ */
+
+import { NativeChat, type RenderedPrompt, type TemplateRequest } from "../../ffi/chat.ts"
+import type { NativeModel } from "../../ffi/model.ts"
+import type { Message, Tool } from "../chat/message.ts"
+import type { AnswerInput, AnswerRequest } from "./request.ts"
+
+/** A prompt ready for the engine. */
+export interface PreparedPrompt {
+  readonly text: string
+  readonly tokens: Int32Array
+  /** How to read the answer; undefined for a prompt that was given as text. */
+  readonly rendered: RenderedPrompt | undefined
+  readonly droppedMessages: number
+}
+
+type ChatInput = Extract<AnswerInput, { kind: "chat" }>
+
+/** Frames a placeholder: code points that Unicode leaves to private use. */
+const MARK_START = "\uE0C7"
+const MARK_END = "\uE0C8"
+
+/** Prepares prompts for one model. A broken chat template fails chats, not the loading of the model. */
+export class PromptBuilder implements Disposable {
+  readonly #model: NativeModel
+  readonly #control: RegExp | undefined
+  #chat: NativeChat | undefined
+
+  constructor(model: NativeModel) {
+    this.#model = model
+    this.#control = controlPattern(model)
+  }
+
+  /**
+   * @param contextTokens The prompt has to be shorter when messages may be left out.
+   * @throws {CriaError} `invalid-input` with the template's complaint.
+   */
+  prepare(request: AnswerRequest, contextTokens: number): PreparedPrompt {
+    const { input } = request
+    if (input.kind === "text") {
+      const tokens = this.#model.tokenize(input.text, { addSpecial: true, parseSpecial: true })
+      return { text: input.text, tokens, rendered: undefined, droppedMessages: 0 }
+    }
+    let prepared = this.#render(input, request.format, 0)
+    const last = input.messages.length - 1
+    for (let dropped = 1; input.truncate && dropped <= last; dropped++) {
+      if (prepared.tokens.length < contextTokens) break
+      prepared = this.#render(input, request.format, dropped)
+    }
+    return prepared
+  }
+
+  [Symbol.dispose](): void {
+    this.#chat?.[Symbol.dispose]()
+  }
+
+  #render(input: ChatInput, format: string | undefined, dropped: number): PreparedPrompt {
+    const kept = input.messages.filter((message, i) => i >= dropped || message.role === "system")
+    const marks: string[] = []
+    this.#chat ??= new NativeChat(this.#model.library, { model: this.#model })
+    const rendered = this.#chat.render({
+      messages: kept.map((message) => templateMessage(this.#mark(message, marks))),
+      ...templateOptions(input, format),
+    })
+    const before = input.before.map((token) => this.#model.vocabulary.text(token)).join("")
+    const text = before + rendered.prompt
+    return {
+      text: unmark(text, marks),
+      tokens: this.#tokenize(text, marks),
+      rendered,
+      droppedMessages: input.messages.length - kept.length,
+    }
+  }
+
+  /** Replaces spelled control tokens of untrusted messages by placeholders. */
+  #mark(message: Message, marks: string[]): Message {
+    const control = this.#control
+    const isTrusted = message.role !== "user" && message.role !== "tool"
+    if (control === undefined || isTrusted || !control.test(message.content)) return message
+    const content = message.content.replaceAll(new RegExp(control, "g"), (spelled) => {
+      marks.push(spelled)
+      return `${MARK_START}${marks.length - 1}${MARK_END}`
+    })
+    return { ...message, content }
+  }
+
+  #tokenize(text: string, marks: readonly string[]): Int32Array {
+    if (marks.length === 0) {
+      return this.#model.tokenize(text, { addSpecial: true, parseSpecial: true })
+    }
+    const parts = text.split(new RegExp(`${MARK_START}(\\d+)${MARK_END}`))
+    const tokens = parts.map((part, i) => {
+      const isMark = i % 2 === 1
+      const plain = isMark ? (marks[Number(part)] ?? "") : part
+      return this.#model.tokenize(plain, { addSpecial: i === 0, parseSpecial: !isMark })
+    })
+    return Int32Array.from(tokens.flatMap((part) => [...part]))
+  }
+}
+
+function unmark(text: string, marks: readonly string[]): string {
+  if (marks.length === 0) return text
+  return text.replaceAll(
+    new RegExp(`${MARK_START}(\\d+)${MARK_END}`, "g"),
+    (_, index: string) => marks[Number(index)] ?? "",
+  )
+}
+
+/** Matches the spelling of any control token, longest first; undefined when the model has none. */
+function controlPattern(model: NativeModel): RegExp | undefined {
+  const texts = model.vocabulary.controlTexts().toSorted((a, b) => b.length - a.length)
+  if (texts.length === 0) return undefined
+  return new RegExp(
+    texts.map((text) => text.replaceAll(/[.*+?^${}()|[\]\\]/g, String.raw`\$&`)).join("|"),
+  )
+}
+
+function templateMessage(message: Message): Record<string, unknown> {
+  return {
+    role: message.role,
+    content: message.content,
+    ...(message.thinking === undefined ? {} : { reasoning_content: message.thinking }),
+    ...(message.toolName === undefined ? {} : { name: message.toolName }),
+    ...(message.toolCallId === undefined ? {} : { tool_call_id: message.toolCallId }),
+    ...(message.toolCalls === undefined || message.toolCalls.length === 0
+      ? {}
+      : {
+          tool_calls: message.toolCalls.map((call) => ({
+            id: call.id,
+            type: "function",
+            function: { name: call.name, arguments: call.arguments },
+          })),
+        }),
+  }
+}
+
+function templateOptions(
+  input: ChatInput,
+  format: string | undefined,
+): Omit<TemplateRequest, "messages"> {
+  return {
+    ...(input.tools.length === 0 ? {} : { tools: input.tools.map(templateTool) }),
+    ...(format === undefined ? {} : { json_schema: format }),
+    ...(input.thinking === undefined ? {} : { thinking: input.thinking }),
+    ...(input.effort === undefined ? {} : { kwargs: { reasoning_effort: input.effort } }),
+  }
+}
+
+function templateTool({ name, description, parameters }: Tool): Record<string, unknown> {
+  return {
+    type: "function",
+    function: {
+      name,
+      ...(description === undefined ? {} : { description }),
+      ...(parameters === undefined ? {} : { parameters }),
+    },
+  }
+}

@@ -1,0 +1,75 @@
+/**
+ * What a loaded model can be asked, as plain data: it crosses to a runner process unchanged.
+ *
+ * @module
+ */
+
+import type { Message, Tool } from "../chat/message.ts"
+import type { CacheType } from "../engine/cache-type.ts"
+import type { SamplingOptions } from "../engine/sampling.ts"
+
+/** A conversation, or a prompt that is taken as it is. */
+export type AnswerInput =
+  | {
+      readonly kind: "chat"
+      readonly messages: readonly Message[]
+      readonly tools: readonly Tool[]
+      /** Undefined leaves it to the template. */
+      readonly thinking?: boolean
+      /** Level of thinking, for templates that know levels. */
+      readonly effort?: string
+      /** Leave messages at the front out when the prompt is too long; otherwise that is an error. */
+      readonly truncate: boolean
+      /** Tokens of an earlier exchange that come before the prompt. */
+      readonly before: readonly number[]
+    }
+  | { readonly kind: "text"; readonly text: string }
+
+/** One request to a model. */
+export interface AnswerRequest {
+  readonly input: AnswerInput
+  readonly sampling: SamplingOptions
+  /** Null: as many as the context holds. */
+  readonly maxTokens: number | null
+  /** Smaller than what the model was loaded with. */
+  readonly contextTokens?: number
+  readonly stop: readonly string[]
+  /** Report log-probabilities, with so many alternatives. */
+  readonly logprobs?: number
+  /** JSON schema, as text, that the answer has to follow. */
+  readonly format?: string
+  /** Give the tokens of prompt and answer back. */
+  readonly wantsContext: boolean
+}
+
+/** What to load and how. */
+export interface LoadOptions {
+  /** For messages. */
+  readonly name: string
+  /** The GGUF file, or the first part of a split one. */
+  readonly path: string
+  /** Tokens of prompt and answer of one request; undefined: what fits. */
+  readonly contextTokens?: number
+  /** Requests that can have a full context at the same time; undefined: what fits. */
+  readonly parallel?: number
+  /** Tokens in a step. */
+  readonly batchTokens?: number
+  readonly threads?: number
+  /** Layers on the GPU; −1 all. */
+  readonly gpuLayers?: number
+  readonly mainGpu?: number
+  readonly useMmap?: boolean
+  readonly flashAttention: "auto" | "on" | "off"
+  readonly cacheType: CacheType
+}
+
+/** What a model was loaded with. */
+export interface LoadedFacts {
+  readonly contextTokens: number
+  readonly parallel: number
+  /** Weights and cache. */
+  readonly totalBytes: number
+  /** Of those on GPUs. */
+  readonly gpuBytes: number
+  readonly llamaVersion: string
+}

@@ -1,0 +1,346 @@
+/**
+ * The server's side of a runner: starts the process, loads the model into it, streams answers out of it.
+ *
+ * A runner that dies fails its own requests and nothing else. It never outlives this process: its stdin closes with us.
+ *
+ * @module
+ */
+
+import type { Subprocess } from "bun"
+
+import type { ChatEvent } from "../chat/message.ts"
+import { CriaError, toCriaError } from "../util/errors.ts"
+import { linesOf } from "../util/lines.ts"
+import type { Logger } from "../util/log.ts"
+import { Queue } from "../util/queue.ts"
+import {
+  type AnswerRequest,
+  fromFailure,
+  type LoadedFacts,
+  type LoadOptions,
+  parseFrame,
+  PROTOCOL_VERSION,
+  type RunnerCommand,
+  type RunnerFrame,
+} from "./protocol.ts"
+
+/** How to start runners. */
+export interface RunnerOptions {
+  /** Program and arguments. */
+  readonly command: readonly string[]
+  readonly env: Readonly<Record<string, string | undefined>>
+  readonly log: Logger
+  /** Milliseconds without progress after which a load is given up. */
+  readonly loadTimeoutMs: number
+}
+
+type RunnerProcess = Subprocess<"pipe", "pipe", "pipe">
+
+/** After asking a runner to stop, it is given so long before it is killed. */
+const STOP_GRACE_MS = 5000
+
+/** Lines of stderr kept to explain a crash. */
+const LAST_LINES = 8
+
+type Pending =
+  | { readonly kind: "answer"; readonly events: Queue<ChatEvent> }
+  | {
+      readonly kind: "render"
+      readonly resolve: (prompt: string) => void
+      readonly reject: (error: CriaError) => void
+    }
+
+/** A running runner with its model loaded. */
+export class RunnerHandle {
+  /** Resolves when the process has ended, however it ended. */
+  readonly exited: Promise<void>
+  readonly #process: RunnerProcess
+  readonly #options: RunnerOptions
+  readonly #pending = new Map<number, Pending>()
+  readonly #lastLines: string[] = []
+  #nextId = 1
+  #facts: LoadedFacts | undefined
+  #ended: CriaError | undefined
+  #load: Load | undefined
+
+  /** Starts the process; use {@link RunnerHandle.start}. */
+  constructor(options: RunnerOptions) {
+    this.#options = options
+    this.#process = Bun.spawn([...options.command, "runner"], {
+      stdin: "pipe",
+      stdout: "pipe",
+      stderr: "pipe",
+      env: { ...options.env },
+      // A group of its own: Ctrl-C in the terminal is for the server.
+      detached: true,
+    })
+    this.exited = this.#watch()
+  }
+
+  /**
+   * Starts a process and loads a model.
+   *
+   * @throws {CriaError} What went wrong; the process has ended then. The signal's reason when it was aborted.
+   */
+  static async start(
+    load: LoadOptions,
+    options: RunnerOptions & { onProgress?: (fraction: number) => void; signal?: AbortSignal },
+  ): Promise<RunnerHandle> {
+    options.signal?.throwIfAborted()
+    const handle = new RunnerHandle(options)
+    try {
+      await handle.#loadModel(load, options)
+      return handle
+    } catch (error) {
+      await handle.#kill()
+      throw error
+    }
+  }
+
+  get pid(): number {
+    return this.#process.pid
+  }
+
+  /** What the model was loaded with. */
+  get facts(): LoadedFacts {
+    if (this.#facts === undefined)
+      throw new Error("Broken invariant: a handle is given out after ready")
+    return this.#facts
+  }
+
+  /**
+   * Answers a request; leaving the iteration early frees it in the runner.
+   *
+   * @throws {CriaError} The request's own failure, or that of the process when it dies.
+   */
+  async *answer(request: AnswerRequest, signal?: AbortSignal): AsyncGenerator<ChatEvent> {
+    this.#throwIfEnded()
+    signal?.throwIfAborted()
+    const id = this.#nextId++
+    const events = new Queue<ChatEvent>()
+    const onAbort = () => events.fail(signal?.reason)
+    this.#pending.set(id, { kind: "answer", events })
+    signal?.addEventListener("abort", onAbort)
+    let isDone = false
+    try {
+      this.#send({ type: "answer", id, request })
+      for await (const event of events) {
+        isDone = event.kind === "done"
+        yield event
+      }
+    } finally {
+      signal?.removeEventListener("abort", onAbort)
+      if (this.#pending.delete(id) && !isDone) this.#send({ type: "abort", id })
+    }
+  }
+
+  /** Renders the prompt of a request. */
+  render(request: AnswerRequest): Promise<string> {
+    this.#throwIfEnded()
+    const id = this.#nextId++
+    return new Promise((resolve, reject) => {
+      this.#pending.set(id, { kind: "render", resolve, reject })
+      this.#send({ type: "render", id, request })
+    })
+  }
+
+  /** Ends the process: asks, then kills. Resolves when it is gone. */
+  async stop(): Promise<void> {
+    this.#ended ??= new CriaError("unavailable", "The model was unloaded")
+    this.#send({ type: "stop" })
+    const timer = setTimeout(() => this.#process.kill("SIGKILL"), STOP_GRACE_MS)
+    await this.exited
+    clearTimeout(timer)
+  }
+
+  async #kill(): Promise<void> {
+    this.#process.kill("SIGKILL")
+    await this.exited
+  }
+
+  async #loadModel(
+    options: LoadOptions,
+    hooks: { onProgress?: (fraction: number) => void; signal?: AbortSignal },
+  ): Promise<void> {
+    const load = new Load(this.#options.loadTimeoutMs, hooks)
+    this.#load = load
+    try {
+      await load.greeted
+      this.#send({ type: "load", options })
+      this.#facts = await load.ready
+    } finally {
+      load[Symbol.dispose]()
+      this.#load = undefined
+    }
+  }
+
+  /** Reads both outputs to their ends, waits for the exit, then fails whatever still waits. */
+  async #watch(): Promise<void> {
+    try {
+      await Promise.all([this.#readFrames(), this.#readLog()])
+    } catch (error) {
+      this.#ended ??= toCriaError(error)
+      this.#process.kill("SIGKILL")
+    }
+    await this.#process.exited
+    this.#ended ??= this.#crash()
+    this.#load?.fail(this.#ended)
+    for (const pending of this.#pending.values()) fail(pending, this.#ended)
+    this.#pending.clear()
+  }
+
+  async #readFrames(): Promise<void> {
+    for await (const line of linesOf(this.#process.stdout)) {
+      const frame = parseFrame(line)
+      if (frame === undefined) this.#options.log.debug("runner", { pid: this.pid, line })
+      else this.#receive(frame)
+    }
+  }
+
+  async #readLog(): Promise<void> {
+    for await (const line of linesOf(this.#process.stderr)) {
+      this.#lastLines.push(line)
+      if (this.#lastLines.length > LAST_LINES) this.#lastLines.shift()
+      this.#options.log.debug("runner", { pid: this.pid, line })
+    }
+  }
+
+  #receive(frame: RunnerFrame): void {
+    switch (frame.type) {
+      case "hello":
+      case "progress":
+      case "ready":
+      case "load-failed":
+        this.#load?.receive(frame)
+        return
+      case "event": {
+        const pending = this.#pending.get(frame.id)
+        if (pending?.kind !== "answer") return
+        pending.events.push(frame.event)
+        if (frame.event.kind === "done") pending.events.end()
+        return
+      }
+      case "rendered": {
+        const pending = this.#pending.get(frame.id)
+        this.#pending.delete(frame.id)
+        if (pending?.kind === "render") pending.resolve(frame.prompt)
+        return
+      }
+      case "request-failed": {
+        const pending = this.#pending.get(frame.id)
+        if (pending === undefined) return
+        this.#pending.delete(frame.id)
+        fail(pending, fromFailure(frame.failure))
+      }
+    }
+  }
+
+  #send(command: RunnerCommand): void {
+    if (this.#process.exitCode !== null || this.#process.signalCode !== null) return
+    // A broken pipe means that the process is ending; #watch fails what waits.
+    void Promise.resolve(this.#process.stdin.write(`${JSON.stringify(command)}\n`)).catch(() => {})
+    void Promise.resolve(this.#process.stdin.flush()).catch(() => {})
+  }
+
+  #throwIfEnded(): void {
+    if (this.#ended !== undefined) throw this.#ended
+  }
+
+  #crash(): CriaError {
+    const { exitCode, signalCode } = this.#process
+    const how = signalCode === null ? `exit code ${exitCode}` : signalCode
+    const abort = this.#lastLines.find((line) => line.startsWith("cria: native abort: "))
+    const reason =
+      abort === undefined ? how : `${abort.slice("cria: native abort: ".length)} (${how})`
+    this.#options.log.error("runner died", { pid: this.pid, reason })
+    return new CriaError("internal", `${CRASH_TEXT}: ${reason}`)
+  }
+}
+
+/** Ollama's words for an engine that died, which its clients know. */
+const CRASH_TEXT =
+  "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, " +
+  "check ollama server logs for details"
+
+type LoadFrame = Extract<RunnerFrame, { type: "hello" | "progress" | "ready" | "load-failed" }>
+
+/** A load that is going on: what arrives, and when to give it up. */
+class Load implements Disposable {
+  readonly greeted: Promise<void>
+  readonly ready: Promise<LoadedFacts>
+  readonly #timeoutMs: number
+  readonly #hooks: { onProgress?: (fraction: number) => void; signal?: AbortSignal }
+  readonly #greeting = Promise.withResolvers<void>()
+  readonly #readiness = Promise.withResolvers<LoadedFacts>()
+  readonly #onAbort: () => void
+  #timer: ReturnType<typeof setTimeout> | undefined
+
+  constructor(
+    timeoutMs: number,
+    hooks: { onProgress?: (fraction: number) => void; signal?: AbortSignal },
+  ) {
+    this.#timeoutMs = timeoutMs
+    this.#hooks = hooks
+    this.greeted = this.#greeting.promise
+    this.ready = this.#readiness.promise
+    // Whoever waits for one of the two must not leave the other unhandled.
+    this.greeted.catch(() => {})
+    this.ready.catch(() => {})
+    this.#onAbort = () => this.fail(hooks.signal?.reason)
+    hooks.signal?.addEventListener("abort", this.#onAbort)
+    this.#restartTimer()
+  }
+
+  receive(frame: LoadFrame): void {
+    this.#restartTimer()
+    switch (frame.type) {
+      case "hello":
+        if (frame.protocol === PROTOCOL_VERSION) this.#greeting.resolve()
+        else this.fail(versionError(frame.protocol))
+        return
+      case "progress":
+        this.#hooks.onProgress?.(frame.fraction)
+        return
+      case "ready":
+        this.#readiness.resolve(frame.facts)
+        return
+      case "load-failed":
+        this.fail(fromFailure(frame.failure))
+    }
+  }
+
+  fail(error: unknown): void {
+    this.#greeting.reject(error)
+    this.#readiness.reject(error)
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#timer)
+    this.#hooks.signal?.removeEventListener("abort", this.#onAbort)
+  }
+
+  #restartTimer(): void {
+    clearTimeout(this.#timer)
+    if (this.#timeoutMs === Infinity) return
+    this.#timer = setTimeout(() => {
+      this.fail(
+        new CriaError(
+          "unavailable",
+          `timed out waiting for the model to load: no progress for ${this.#timeoutMs / 1000} s`,
+        ),
+      )
+    }, this.#timeoutMs)
+  }
+}
+
+function versionError(actual: number): CriaError {
+  return new CriaError(
+    "internal",
+    `Cannot talk to the runner: it speaks protocol ${actual}, expected ${PROTOCOL_VERSION}`,
+  )
+}
+
+function fail(pending: Pending, error: CriaError): void {
+  if (pending.kind === "answer") pending.events.fail(error)
+  else pending.reject(error)
+}

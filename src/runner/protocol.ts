@@ -1,0 +1,185 @@
+/**
+ * What the server and a runner say to each other: one JSON object a line, over the runner's stdin and stdout.
+ *
+ * The runner is the same executable, so both sides know the same version; a runner of another version is refused.
+ *
+ * @module
+ */
+
+import { z } from "zod"
+
+import type { ChatEvent, Message, Tool } from "../chat/message.ts"
+import { CACHE_TYPES } from "../engine/cache-type.ts"
+import type { SamplingOptions } from "../engine/sampling.ts"
+import type { AnswerInput, AnswerRequest, LoadedFacts, LoadOptions } from "../model/request.ts"
+import { CriaError, ERROR_CODES } from "../util/errors.ts"
+
+export type { AnswerRequest, LoadedFacts, LoadOptions }
+
+/** Raised whenever a frame changes. */
+export const PROTOCOL_VERSION = 1
+
+const message: z.ZodType<Message> = z.object({
+  role: z.string(),
+  content: z.string(),
+  thinking: z.string().exactOptional(),
+  toolCalls: z
+    .array(z.object({ id: z.string(), name: z.string(), arguments: z.string() }))
+    .exactOptional(),
+  toolName: z.string().exactOptional(),
+  toolCallId: z.string().exactOptional(),
+})
+
+const tool: z.ZodType<Tool> = z.object({
+  name: z.string(),
+  description: z.string().exactOptional(),
+  parameters: z.unknown().optional(),
+})
+
+const sampling: z.ZodType<SamplingOptions> = z.object({
+  temperature: z.number(),
+  topK: z.number(),
+  topP: z.number(),
+  minP: z.number(),
+  typicalP: z.number(),
+  repeatPenalty: z.number(),
+  repeatLastN: z.number(),
+  presencePenalty: z.number(),
+  frequencyPenalty: z.number(),
+  seed: z.number(),
+  logitBias: z.array(z.tuple([z.number(), z.number()])).exactOptional(),
+})
+
+const input: z.ZodType<AnswerInput> = z.discriminatedUnion("kind", [
+  z.object({
+    kind: z.literal("chat"),
+    messages: z.array(message),
+    tools: z.array(tool),
+    thinking: z.boolean().exactOptional(),
+    effort: z.string().exactOptional(),
+    truncate: z.boolean(),
+    before: z.array(z.number()),
+  }),
+  z.object({ kind: z.literal("text"), text: z.string() }),
+])
+
+const answerRequest: z.ZodType<AnswerRequest> = z.object({
+  input,
+  sampling,
+  maxTokens: z.number().nullable(),
+  contextTokens: z.number().exactOptional(),
+  stop: z.array(z.string()),
+  logprobs: z.number().exactOptional(),
+  format: z.string().exactOptional(),
+  wantsContext: z.boolean(),
+})
+
+const loadOptions: z.ZodType<LoadOptions> = z.object({
+  name: z.string(),
+  path: z.string(),
+  contextTokens: z.number().exactOptional(),
+  parallel: z.number().exactOptional(),
+  batchTokens: z.number().exactOptional(),
+  threads: z.number().exactOptional(),
+  gpuLayers: z.number().exactOptional(),
+  mainGpu: z.number().exactOptional(),
+  useMmap: z.boolean().exactOptional(),
+  flashAttention: z.enum(["auto", "on", "off"]),
+  cacheType: z.enum(CACHE_TYPES),
+})
+
+const command = z.discriminatedUnion("type", [
+  z.object({ type: z.literal("load"), options: loadOptions }),
+  z.object({ type: z.literal("answer"), id: z.number(), request: answerRequest }),
+  /** Renders the prompt of a request without answering it. */
+  z.object({ type: z.literal("render"), id: z.number(), request: answerRequest }),
+  z.object({ type: z.literal("abort"), id: z.number() }),
+  z.object({ type: z.literal("stop") }),
+])
+
+/** From the server to the runner. */
+export type RunnerCommand = z.infer<typeof command>
+
+const failure = z.object({
+  code: z.enum(ERROR_CODES),
+  message: z.string(),
+  hint: z.string().exactOptional(),
+})
+
+/** A {@link CriaError} as data. */
+export type Failure = z.infer<typeof failure>
+
+const loadedFacts: z.ZodType<LoadedFacts> = z.object({
+  contextTokens: z.number(),
+  parallel: z.number(),
+  totalBytes: z.number(),
+  gpuBytes: z.number(),
+  llamaVersion: z.string(),
+})
+
+const probability = z.object({ token: z.string(), logprob: z.number(), bytes: z.array(z.number()) })
+
+const chatEvent: z.ZodType<ChatEvent> = z.discriminatedUnion("kind", [
+  z.object({
+    kind: z.literal("delta"),
+    content: z.string(),
+    thinking: z.string(),
+    logprobs: z.array(probability.extend({ top: z.array(probability) })),
+  }),
+  z.object({
+    kind: z.literal("tool-call"),
+    call: z.object({ id: z.string(), name: z.string(), arguments: z.string() }),
+  }),
+  z.object({
+    kind: z.literal("done"),
+    reason: z.enum(["stop", "length"]),
+    usage: z.object({
+      promptTokens: z.number(),
+      cachedTokens: z.number(),
+      completionTokens: z.number(),
+      queueMs: z.number(),
+      promptMs: z.number(),
+      decodeMs: z.number(),
+    }),
+    context: z.array(z.number()).exactOptional(),
+    droppedMessages: z.number(),
+  }),
+])
+
+const frame = z.discriminatedUnion("type", [
+  z.object({ type: z.literal("hello"), protocol: z.number() }),
+  z.object({ type: z.literal("progress"), fraction: z.number() }),
+  z.object({ type: z.literal("ready"), facts: loadedFacts }),
+  z.object({ type: z.literal("load-failed"), failure }),
+  z.object({ type: z.literal("event"), id: z.number(), event: chatEvent }),
+  z.object({ type: z.literal("rendered"), id: z.number(), prompt: z.string() }),
+  z.object({ type: z.literal("request-failed"), id: z.number(), failure }),
+])
+
+/** From the runner to the server. */
+export type RunnerFrame = z.infer<typeof frame>
+
+/** @throws {Error} When a line is not a command: a bug, both sides are ours. */
+export function parseCommand(line: string): RunnerCommand {
+  return command.parse(JSON.parse(line))
+}
+
+/** The frame of a line; undefined when it is something else, such as a stray print of a native library. */
+export function parseFrame(line: string): RunnerFrame | undefined {
+  if (!line.startsWith("{")) return undefined
+  return frame.parse(JSON.parse(line))
+}
+
+/** An error as data. */
+export function toFailure(error: CriaError): Failure {
+  return {
+    code: error.code,
+    message: error.message,
+    ...(error.hint === undefined ? {} : { hint: error.hint }),
+  }
+}
+
+/** Data as an error. */
+export function fromFailure({ code, message: text, hint }: Failure): CriaError {
+  return new CriaError(code, text, hint === undefined ? {} : { hint })
+}
