@@ -11,7 +11,7 @@ import { join, resolve } from "node:path"
 
 import { CriaError, toCriaError } from "../util/errors.ts"
 import { blobFilePath, type Digest } from "./digest.ts"
-import { isRegularFile, readFolder } from "./files.ts"
+import { isRegularFile, readFolder, readRegularFile } from "./files.ts"
 import { modelBytes, readManifest } from "./manifest.ts"
 import {
   equalsIgnoringCase,
@@ -52,6 +52,10 @@ export function openStore(root: string, options: { readonly readOnly: boolean })
     list: () => listModels(folder),
     find: (name) => findModel(folder, name),
     blobPath: (digest) => findBlob(folder, digest),
+    readBlob: (digest, bytesMax) => {
+      const path = findBlob(folder, digest)
+      return path === undefined ? undefined : readRegularFile(path, bytesMax).bytes
+    },
   }
 }
 

@@ -22,6 +22,8 @@ export function layerStores(stores: readonly ModelStore[]): ModelStore {
     list: () => mergeListings(stores.map((store) => store.list())),
     find: (name) => firstDefined(stores, (store) => store.find(name)),
     blobPath: (digest) => firstDefined(stores, (store) => store.blobPath(digest)),
+    readBlob: (digest, bytesMax) =>
+      firstDefined(stores, (store) => store.readBlob(digest, bytesMax)),
   }
 }
 

@@ -33,6 +33,7 @@ function storeOf(names: readonly string[]): ModelStore {
     list: () => ({ models, problems: [] }),
     find: () => undefined,
     blobPath: () => undefined,
+    readBlob: () => undefined,
   }
 }
 
@@ -150,8 +151,8 @@ describe("resolveModel()", () => {
     expect(() => resolve(folder, "Nope", "Nope")).toThrow(
       expect.objectContaining({
         code: "not-found",
-        message: 'model "Nope" not found, try pulling it first',
-        hint: "cria pull Nope:latest",
+        message: "model 'Nope' not found",
+        hint: "cria list shows what is installed",
       }),
     )
   })
@@ -175,7 +176,7 @@ describe("resolveModel()", () => {
       expect.objectContaining({
         code: "not-found",
         message: 'model "m:latest" not found, try pulling it first',
-        hint: `Cannot find blob "${lost.digest}": cria pull m:latest`,
+        hint: `Cannot find blob "${lost.digest}"`,
       }),
     )
   })

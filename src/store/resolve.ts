@@ -88,7 +88,7 @@ export function resolveName(store: ModelStore, name: ModelName): ModelName {
  * Reads all that is needed to run a model.
  *
  * @param requested The name as the client wrote it, for the error.
- * @throws {CriaError} `not-found` with the text that clients know when the model or one of its blobs is missing,
+ * @throws {CriaError} `not-found` with the texts that clients know when the model or one of its blobs is missing,
  *   `unavailable` when it is of a kind that cannot run here, `internal` when a layer is malformed.
  */
 export function resolveModel(
@@ -96,15 +96,17 @@ export function resolveModel(
   name: ModelName,
   requested: string = shortName(name),
 ): ResolvedModel {
-  const notFound = `model "${requested}" not found, try pulling it first`
-  const pull = `cria pull ${shortName(name)}`
   const model = store.find(name)
-  if (model === undefined) throw new CriaError("not-found", notFound, { hint: pull })
+  if (model === undefined) {
+    const hint = "cria list shows what is installed"
+    throw new CriaError("not-found", `model '${requested}' not found`, { hint })
+  }
   try {
     return readLayers(store, model)
   } catch (error) {
     if (!(error instanceof CriaError && error.code === "not-found")) throw error
-    throw new CriaError("not-found", notFound, { hint: `${error.message}: ${pull}`, cause: error })
+    const text = `model "${requested}" not found, try pulling it first`
+    throw new CriaError("not-found", text, { hint: error.message, cause: error })
   }
 }
 

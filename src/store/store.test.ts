@@ -42,16 +42,18 @@ describe("readText()", () => {
 })
 
 describe("ModelStore — without a folder", () => {
-  test("needs a manifest in memory and a way to a file per blob", () => {
+  test("reads texts from memory", () => {
+    const content = Buffer.from('{"model_family":"llama"}')
     using cache = new TestStore()
-    const config = cache.blob(MEDIA_TYPES.config, '{"model_family":"llama"}')
+    const config = cache.blob(MEDIA_TYPES.config, content.toString())
     const text = manifestText({ config, layers: [cache.blob(MEDIA_TYPES.model, "weights")] })
     const { manifest, id } = parseManifest(new TextEncoder().encode(text))
     const model = { name: parseName("demo"), id, manifest, sizeBytes: 1, modifiedAt: new Date(0) }
     const store: ModelStore = {
       list: () => ({ models: [model], problems: [] }),
       find: () => model,
-      blobPath: (digest) => blobFilePath(cache.root, digest),
+      blobPath: () => undefined,
+      readBlob: (digest) => (digest === manifest.config.digest ? content : undefined),
     }
     expect(readConfig(store, manifest)).toEqual({ model_family: "llama" })
   })

@@ -1,14 +1,13 @@
 /**
  * What a place that models come from offers, and what can be done with any such place.
  *
- * The interface is three calls, so that a folder (`folder-store.ts`), several stores in a row (`layered-store.ts`) and a
+ * The interface is four calls, so that a folder (`folder-store.ts`), several stores in a row (`layered-store.ts`) and a
  * model inside the executable look the same to those who run models. Writing is not part of it: only a folder can.
  *
  * @module
  */
 import { CriaError } from "../util/errors.ts"
 import type { Digest } from "./digest.ts"
-import { readRegularFile } from "./files.ts"
 import { type Layer, type Manifest, type ModelConfig, parseConfig } from "./manifest.ts"
 import { fullName, type ModelName } from "./name.ts"
 
@@ -22,8 +21,14 @@ export interface ModelStore {
    * @throws {CriaError} When the model is there and cannot be read.
    */
   find(name: ModelName): StoredModel | undefined
-  /** The file that holds a blob; `undefined` when the store does not have it. */
+  /** The file that holds a blob; `undefined` when the store does not have it as a file. */
   blobPath(digest: Digest): string | undefined
+  /**
+   * The content of a blob; `undefined` when the store does not have it.
+   *
+   * @throws {CriaError} `internal` when it is longer than `bytesMax`.
+   */
+  readBlob(digest: Digest, bytesMax: number): Buffer | undefined
 }
 
 /** An installed model. */
@@ -68,8 +73,12 @@ export function hasBlob(store: ModelStore, digest: Digest): boolean {
  */
 export function requireBlob(store: ModelStore, digest: Digest): string {
   const path = store.blobPath(digest)
-  if (path === undefined) throw new CriaError("not-found", `Cannot find blob "${digest}"`)
+  if (path === undefined) throw missingBlob(digest)
   return path
+}
+
+function missingBlob(digest: Digest): CriaError {
+  return new CriaError("not-found", `Cannot find blob "${digest}"`)
 }
 
 /**
@@ -78,7 +87,9 @@ export function requireBlob(store: ModelStore, digest: Digest): string {
  * @throws {CriaError} `not-found` when the blob is missing, `internal` when it is longer than 16 MiB.
  */
 export function readText(store: ModelStore, layer: Layer): string {
-  return readRegularFile(requireBlob(store, layer.digest), TEXT_BYTES_MAX).bytes.toString("utf8")
+  const bytes = store.readBlob(layer.digest, TEXT_BYTES_MAX)
+  if (bytes === undefined) throw missingBlob(layer.digest)
+  return bytes.toString("utf8")
 }
 
 /**

@@ -1,0 +1,75 @@
+/**
+ * Pieces that the wire schemas share: Go's habits with null and missing fields, and readable complaints.
+ *
+ * @module
+ */
+
+import { z } from "zod"
+
+import { CriaError } from "../util/errors.ts"
+
+/** A text that may be missing or null, which both mean "". */
+export const text: z.ZodType<string, string | null | undefined> = z
+  .string()
+  .nullish()
+  .transform((value) => value ?? "")
+
+/** A flag with a default for missing and null. */
+export function flag(fallback: boolean): z.ZodType<boolean, boolean | null | undefined> {
+  return z
+    .boolean()
+    .nullish()
+    .transform((value) => value ?? fallback)
+}
+
+/** A list that may be missing or null, which both mean empty. */
+export function list<T, I>(item: z.ZodType<T, I>): z.ZodType<T[], I[] | null | undefined> {
+  return z
+    .array(item)
+    .nullish()
+    .transform((value) => value ?? [])
+}
+
+/**
+ * Reads a request body.
+ *
+ * Names of top-level fields match in any case, as in Go; unknown fields are ignored.
+ *
+ * @throws {CriaError} `invalid-input` that names the field, what is there and what was expected.
+ */
+export function parseBody<T>(schema: z.ZodObject, body: string, emptyText: string): T {
+  if (body.trim() === "") throw new CriaError("invalid-input", emptyText)
+  const result = schema.safeParse(withKnownCase(parseJson(body), Object.keys(schema.shape)))
+  if (!result.success) throw describe(result.error)
+  // The schema's own output type; ZodObject without parameters has lost it.
+  return result.data as T
+}
+
+/** The complaint of a schema in one line. */
+export function describe(error: z.ZodError): CriaError {
+  const [issue] = error.issues
+  const path =
+    issue === undefined || issue.path.length === 0 ? "the request" : `"${issue.path.join(".")}"`
+  const message = issue?.message ?? "not understood"
+  return new CriaError("invalid-input", `Cannot read ${path}: ${message}`)
+}
+
+function parseJson(body: string): unknown {
+  try {
+    return JSON.parse(body)
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause)
+    throw new CriaError("invalid-input", `Cannot read the request as JSON: ${reason}`, { cause })
+  }
+}
+
+function withKnownCase(value: unknown, known: readonly string[]): unknown {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return value
+  const byLower = new Map(known.map((key) => [key.toLowerCase(), key]))
+  const entries = Object.entries(value).map(([key, field]) => [
+    byLower.get(key.toLowerCase()) ?? key,
+    field,
+  ])
+  // Made of the entries of an object.
+  return Object.fromEntries(entries) as unknown
+}

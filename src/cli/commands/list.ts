@@ -1,0 +1,73 @@
+/**
+ * `cria list`, `cria ps` and `cria stop`.
+ *
+ * @module
+ */
+
+import type { PsModel, TagsModel } from "../../api/ollama.ts"
+import type { Client } from "../../client/client.ts"
+import { CriaError } from "../../util/errors.ts"
+import { formatBytes, formatRelative } from "../../util/units.ts"
+import { formatTable } from "../output.ts"
+
+/** Further ahead than this is for ever. */
+const FOREVER_MS = 20 * 365 * 24 * 3_600_000
+
+/** Prints the installed models whose name begins with `prefix`, in any case. */
+export async function list(client: Client, prefix = ""): Promise<void> {
+  const models = await client.tags()
+  const shown = models.filter(({ name }) => name.toLowerCase().startsWith(prefix.toLowerCase()))
+  console.log(formatTable(["NAME", "ID", "SIZE", "MODIFIED"], shown.map(listRow)))
+}
+
+/** Prints the loaded models whose name begins with `prefix`. */
+export async function ps(client: Client, prefix = ""): Promise<void> {
+  const models = await client.ps()
+  const shown = models.filter(({ name }) => name.startsWith(prefix))
+  const header = ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"]
+  console.log(
+    formatTable(
+      header,
+      shown.map((model) => psRow(model, Date.now())),
+    ),
+  )
+}
+
+/** Unloads a model. */
+export async function stop(client: Client, model: string): Promise<void> {
+  try {
+    await client.generateOnce({ model, keep_alive: 0 })
+  } catch (error) {
+    if (!(error instanceof CriaError && error.code === "not-found")) throw error
+    throw new CriaError("not-found", `couldn't find model "${model}" to stop`)
+  }
+}
+
+function listRow({ name, digest, size, modified_at: modified }: TagsModel): string[] {
+  const age = new Date(modified).getTime() - Date.now()
+  return [name, digest.slice(0, 12), formatBytes(size), formatRelative(Math.min(age, 0))]
+}
+
+function psRow(model: PsModel, now: number): string[] {
+  return [
+    model.name,
+    model.digest.slice(0, 12),
+    formatBytes(model.size),
+    processor(model),
+    String(model.context_length),
+    until(new Date(model.expires_at).getTime() - now),
+  ]
+}
+
+function processor({ size, size_vram: vram }: PsModel): string {
+  if (vram === 0) return "100% CPU"
+  if (vram === size) return "100% GPU"
+  if (vram > size || size === 0) return "Unknown"
+  const cpu = Math.round(((size - vram) / size) * 100)
+  return `${cpu}%/${100 - cpu}% CPU/GPU`
+}
+
+function until(leftMs: number): string {
+  if (leftMs < 0) return "Stopping..."
+  return leftMs > FOREVER_MS ? "Forever" : formatRelative(leftMs)
+}

@@ -1,0 +1,49 @@
+/**
+ * `cria serve`: runs the server until a signal ends it.
+ *
+ * @module
+ */
+
+import type { Config } from "../../config.ts"
+import { listen } from "../../server/server.ts"
+import { createApp } from "../../services/app.ts"
+import { createLogger } from "../../util/log.ts"
+import { LLAMA_COMMIT, LLAMA_VERSION, VERSION } from "../../version.ts"
+
+/** Requests in progress are given so long after the first signal. */
+const DRAIN_MS = 30_000
+
+/** Flags that only cria itself passes. */
+export interface ServeFlags {
+  /** Serve one command: print the URL on stdout, end when stdin closes. */
+  readonly private?: boolean
+  /** A GGUF file to serve beside the installed models. */
+  readonly file?: string
+}
+
+/** Serves until SIGINT, SIGTERM, or for a private server the end of stdin. */
+export async function serve(config: Config, flags: ServeFlags): Promise<void> {
+  const log = createLogger((line) => process.stderr.write(`${line}\n`), config.logLevel)
+  const isPrivate = flags.private === true
+  await using app = createApp({ config, log, file: flags.file })
+  const version = { cria: VERSION, llama_cpp: `${LLAMA_VERSION} (${LLAMA_COMMIT})` }
+  const server = listen({ app, config, log, version })
+  log.info("listening", { url: server.url, version: VERSION, models: config.models })
+  if (isPrivate) process.stdout.write(`${server.url}\n`)
+  const end = isPrivate ? await Promise.race([signalled(), inputClosed()]) : await signalled()
+  log.info("stopping", { reason: end })
+  // A second signal means at once.
+  await Promise.race([server.drain(end === "input closed" ? 0 : DRAIN_MS), signalled()])
+}
+
+function signalled(): Promise<string> {
+  return new Promise((resolve) => {
+    process.once("SIGINT", () => resolve("SIGINT"))
+    process.once("SIGTERM", () => resolve("SIGTERM"))
+  })
+}
+
+async function inputClosed(): Promise<string> {
+  for await (const _ of Bun.stdin.stream());
+  return "input closed"
+}

@@ -1,0 +1,115 @@
+/**
+ * `cria show`: what a model is and what it can do.
+ *
+ * @module
+ */
+
+import type { ShowReply } from "../../api/ollama.ts"
+import type { Client } from "../../client/client.ts"
+import { CriaError } from "../../util/errors.ts"
+
+/** Flags of the command. */
+export interface ShowFlags {
+  readonly license?: boolean
+  readonly modelfile?: boolean
+  readonly parameters?: boolean
+  readonly system?: boolean
+  readonly template?: boolean
+  readonly verbose?: boolean
+}
+
+const SECTIONS = ["license", "modelfile", "parameters", "system", "template"] as const
+
+/** Lines of a text section that are printed. */
+const TEXT_LINES = 2
+
+/** Values of an array that fit on a line of `--verbose`. */
+const ARRAY_ITEMS = 10
+
+/** Prints one raw section, or the overview. */
+export async function show(client: Client, model: string, flags: ShowFlags): Promise<void> {
+  const wanted = SECTIONS.filter((name) => flags[name] === true)
+  if (wanted.length > 1) {
+    throw new CriaError(
+      "invalid-input",
+      "only one of '--license', '--modelfile', '--parameters', '--system', or '--template' can be specified",
+    )
+  }
+  const isVerbose = flags.verbose === true
+  const reply = await client.show(model, isVerbose)
+  const [raw] = wanted
+  if (raw === undefined) process.stdout.write(overview(reply, isVerbose))
+  else if (raw === "system" || raw === "template") process.stdout.write(reply[raw] ?? "")
+  else console.log(reply[raw] ?? "")
+}
+
+/** The overview: sections of aligned rows. */
+export function overview(reply: ShowReply, isVerbose: boolean): string {
+  const { details, model_info: info, capabilities, parameters } = reply
+  const fact = (key: string) => plain(info[key])
+  const architecture = fact("general.architecture")
+  const sections = [
+    section("Model", [
+      ["architecture", architecture],
+      ["parameters", details.parameter_size],
+      ["context length", fact(`${architecture}.context_length`)],
+      ["embedding length", fact(`${architecture}.embedding_length`)],
+      ["quantization", details.quantization_level],
+      ...(reply.requires === undefined ? [] : [["requires", reply.requires]]),
+    ]),
+    section(
+      "Capabilities",
+      capabilities.map((name) => [name]),
+    ),
+    section("Parameters", rowsOf(parameters)),
+    ...(isVerbose ? verboseSections(reply) : []),
+    section("System", firstLines(reply.system)),
+    section("License", firstLines(reply.license)),
+  ]
+  return sections.join("")
+}
+
+function verboseSections({ model_info: info, tensors }: ShowReply): string[] {
+  const metadata = Object.entries(info)
+    .toSorted(([a], [b]) => (a < b ? -1 : 1))
+    .map(([key, value]) => [key, plain(value)])
+  const rows = tensors.map(({ name, type, shape }) => [name, type, `[${shape.join(" ")}]`])
+  return [section("Metadata", metadata), section("Tensors", rows)]
+}
+
+function section(title: string, rows: readonly (readonly string[])[]): string {
+  if (rows.length === 0) return ""
+  const columns = Math.max(...rows.map((row) => row.length))
+  const widths = Array.from({ length: columns }, (_, i) =>
+    Math.max(...rows.map((row) => (row[i] ?? "").length)),
+  )
+  const lines = rows.map(
+    (row) => `    ${row.map((cell, i) => cell.padEnd((widths[i] ?? 0) + 4)).join("")}`,
+  )
+  return `  ${title}\n${lines.join("\n")}\n\n`
+}
+
+function rowsOf(parameters = ""): string[][] {
+  return parameters
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => line.trim().split(/\s+/))
+}
+
+function firstLines(text = ""): string[][] {
+  const lines = text.split("\n").filter((line) => line.trim() !== "")
+  const shown = lines.slice(0, TEXT_LINES).map((line) => [line.trim()])
+  return lines.length > TEXT_LINES ? [...shown, ["..."]] : shown
+}
+
+/** Metadata are texts, numbers, flags, or arrays of those. */
+function plain(value: unknown): string {
+  if (Array.isArray(value)) return arrayText(value)
+  return typeof value === "string" ? value : JSON.stringify(value ?? "")
+}
+
+function arrayText(values: readonly unknown[]): string {
+  const rest = values.length - ARRAY_ITEMS
+  const shown = values.slice(0, ARRAY_ITEMS).map(String).join(" ")
+  return rest > 0 ? `[${shown} ...+${rest} more]` : `[${shown}]`
+}

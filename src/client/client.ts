@@ -1,0 +1,123 @@
+/**
+ * A typed client of the HTTP API, for the command line and for programs that talk to a server.
+ *
+ * @module
+ */
+
+import type { ChatReply, GenerateReply, PsModel, ShowReply, TagsModel } from "../api/ollama.ts"
+import { CriaError, type ErrorCode } from "../util/errors.ts"
+import { linesOf } from "../util/lines.ts"
+
+/** Fields of a request, as the HTTP API documents them. */
+export type RequestFields = Readonly<Record<string, unknown>>
+
+/** Talks to one server. */
+export class Client {
+  readonly url: string
+
+  /** @param url Without a slash at the end. */
+  constructor(url: string) {
+    this.url = url
+  }
+
+  /** True when a server answers. @throws {CriaError} When something answers, but no such server. */
+  async isUp(): Promise<boolean> {
+    try {
+      const response = await fetch(`${this.url}/`, { method: "HEAD" })
+      if (response.ok) return true
+      throw new CriaError(
+        "unavailable",
+        `${this.url} answers ${response.status}: it is no cria server`,
+      )
+    } catch (error) {
+      if (error instanceof CriaError) throw error
+      return false
+    }
+  }
+
+  async tags(): Promise<readonly TagsModel[]> {
+    const { models } = await this.#json<{ models: TagsModel[] }>("GET", "/api/tags")
+    return models
+  }
+
+  async ps(): Promise<readonly PsModel[]> {
+    const { models } = await this.#json<{ models: PsModel[] }>("GET", "/api/ps")
+    return models
+  }
+
+  show(model: string, isVerbose = false): Promise<ShowReply> {
+    return this.#json("POST", "/api/show", { model, verbose: isVerbose })
+  }
+
+  /** One generate request without streaming; used to load and to unload. */
+  generateOnce(fields: RequestFields, signal?: AbortSignal): Promise<GenerateReply> {
+    return this.#json("POST", "/api/generate", { ...fields, stream: false }, signal)
+  }
+
+  generate(fields: RequestFields, signal?: AbortSignal): AsyncGenerator<GenerateReply> {
+    return this.#stream("/api/generate", fields, signal)
+  }
+
+  chat(fields: RequestFields, signal?: AbortSignal): AsyncGenerator<ChatReply> {
+    return this.#stream("/api/chat", fields, signal)
+  }
+
+  async #json<T>(
+    method: "GET" | "POST",
+    path: string,
+    body?: RequestFields,
+    signal?: AbortSignal,
+  ): Promise<T> {
+    const response = await this.#fetch(method, path, body, signal)
+    // The server's documented shape.
+    return (await response.json()) as T
+  }
+
+  async *#stream<T extends object>(
+    path: string,
+    body: RequestFields,
+    signal?: AbortSignal,
+  ): AsyncGenerator<T, void> {
+    const response = await this.#fetch("POST", path, body, signal)
+    if (response.body === null) return
+    for await (const line of linesOf(response.body)) {
+      // The server's documented shape, or an error in mid-stream.
+      const item = JSON.parse(line) as T & { error?: string }
+      if (item.error !== undefined) throw new CriaError("internal", item.error)
+      yield item as Awaited<T>
+    }
+  }
+
+  async #fetch(
+    method: "GET" | "POST",
+    path: string,
+    body: RequestFields | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<Response> {
+    const response = await fetch(`${this.url}${path}`, {
+      method,
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      ...(signal === undefined ? {} : { signal }),
+    })
+    if (response.ok) return response
+    throw await errorOf(response)
+  }
+}
+
+const CODES: Readonly<Record<number, ErrorCode>> = {
+  400: "invalid-input",
+  404: "not-found",
+  409: "conflict",
+  503: "unavailable",
+}
+
+async function errorOf(response: Response): Promise<CriaError> {
+  const text = await response.text()
+  const code = CODES[response.status] ?? "internal"
+  try {
+    const { error, hint } = JSON.parse(text) as { error?: string; hint?: string }
+    return new CriaError(code, error ?? text, hint === undefined ? {} : { hint })
+  } catch {
+    return new CriaError(code, `${response.status} ${response.statusText}: ${text}`)
+  }
+}

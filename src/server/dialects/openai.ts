@@ -1,0 +1,264 @@
+/**
+ * The OpenAI-compatible API: its requests as commands, our events as its replies. Pure.
+ *
+ * @module
+ */
+
+import type { ChatCompletionRequest, OpenaiMessage, OpenaiUsage } from "../../api/openai.ts"
+import type {
+  AnswerUsage,
+  ChatEvent,
+  Message,
+  TokenLogprobs,
+  ToolCall,
+} from "../../chat/message.ts"
+import type { AnswerCommand } from "../../services/generate.ts"
+import { CriaError } from "../../util/errors.ts"
+
+/** What an answer's replies need beside its events. */
+export interface CompletionContext {
+  /** As the client wrote it. */
+  readonly model: string
+  readonly id: string
+  /** Seconds since 1970. */
+  readonly created: number
+  /** Send a last chunk with the usage. */
+  readonly includeUsage: boolean
+}
+
+const EFFORTS: Readonly<Record<string, AnswerCommand["think"]>> = {
+  none: false,
+  minimal: "low",
+  low: "low",
+  medium: "medium",
+  high: "high",
+  max: "max",
+  xhigh: "max",
+  ultra: "max",
+}
+
+/** @throws {CriaError} `invalid-input` with the texts that clients know. */
+export function chatCompletionCommand(request: ChatCompletionRequest): AnswerCommand {
+  if (request.messages.length === 0) {
+    throw new CriaError("invalid-input", "[] is too short - 'messages'")
+  }
+  return {
+    model: request.model,
+    options: { temperature: 1, top_p: 1, ...request.options, ...optionsOf(request) },
+    input: {
+      kind: "chat",
+      messages: request.messages.flatMap((message) => toMessages(message, request.messages)),
+      tools: request.tools.map(({ function: { name, description, parameters } }) => ({
+        name,
+        ...(description === "" ? {} : { description }),
+        ...(parameters === undefined ? {} : { parameters }),
+      })),
+      truncate: false,
+      before: [],
+      withModelTurns: true,
+    },
+    think: thinkOf(request.reasoning?.effort ?? request.reasoning_effort ?? undefined),
+    format: schemaOf(request),
+    logprobs: request.logprobs ? (request.top_logprobs ?? 0) : undefined,
+    wantsContext: false,
+  }
+}
+
+/** The data of each server-sent event of a streamed completion. */
+export async function* completionChunks(
+  events: AsyncIterable<ChatEvent>,
+  context: CompletionContext,
+): AsyncGenerator<object, undefined> {
+  const head = {
+    id: context.id,
+    object: "chat.completion.chunk",
+    created: context.created,
+    model: context.model,
+    system_fingerprint: "fp_ollama",
+  }
+  const chunk = (delta: object, rest: object = {}) => ({
+    ...head,
+    choices: [{ index: 0, delta, finish_reason: null, ...rest }],
+  })
+  let role: { role?: "assistant" } = { role: "assistant" }
+  const calls: ToolCall[] = []
+  for await (const event of events) {
+    if (event.kind === "delta") {
+      const deltas = deltasOf(event)
+      for (const [i, delta] of deltas.entries()) {
+        yield chunk(
+          { ...role, ...delta },
+          wireLogprobs(i === deltas.length - 1 ? event.logprobs : []),
+        )
+        role = {}
+      }
+    } else if (event.kind === "tool-call") {
+      yield chunk({ ...role, content: "", tool_calls: [wireToolCall(event.call, calls.length)] })
+      role = {}
+      calls.push(event.call)
+    } else {
+      yield chunk(role, { finish_reason: finishReason(event.reason, calls) })
+      if (context.includeUsage) yield { ...head, choices: [], usage: usageOf(event.usage) }
+    }
+  }
+}
+
+/** A whole completion. */
+export async function completionReply(
+  events: AsyncIterable<ChatEvent>,
+  context: CompletionContext,
+): Promise<object> {
+  const calls: ToolCall[] = []
+  const logprobs: TokenLogprobs[] = []
+  let content = ""
+  let reasoning = ""
+  for await (const event of events) {
+    if (event.kind === "delta") {
+      content += event.content
+      reasoning += event.thinking
+      logprobs.push(...event.logprobs)
+    } else if (event.kind === "tool-call") {
+      calls.push(event.call)
+    } else {
+      const message = {
+        role: "assistant",
+        content,
+        ...(reasoning === "" ? {} : { reasoning }),
+        ...(calls.length === 0 ? {} : { tool_calls: calls.map(wireToolCall) }),
+      }
+      return {
+        id: context.id,
+        object: "chat.completion",
+        created: context.created,
+        model: context.model,
+        system_fingerprint: "fp_ollama",
+        choices: [
+          {
+            index: 0,
+            message,
+            finish_reason: finishReason(event.reason, calls),
+            ...wireLogprobs(logprobs),
+          },
+        ],
+        usage: usageOf(event.usage),
+      }
+    }
+  }
+  throw new Error("Broken invariant: an answer ends with done")
+}
+
+/** The error envelope of all routes under `/v1`. */
+export function openaiError(status: number, message: string): object {
+  const type =
+    status === 400 ? "invalid_request_error" : status === 404 ? "not_found_error" : "api_error"
+  return { error: { message, type, param: null, code: null } }
+}
+
+/** Thinking and content never share a chunk. */
+function deltasOf({ content, thinking }: { content: string; thinking: string }): object[] {
+  const reasoning = thinking === "" ? [] : [{ content: "", reasoning: thinking }]
+  return content === "" ? reasoning : [...reasoning, { content }]
+}
+
+function optionsOf(request: ChatCompletionRequest): Record<string, unknown> {
+  const options = {
+    num_predict: request.max_tokens ?? request.max_completion_tokens,
+    seed: request.seed,
+    temperature: request.temperature,
+    top_p: request.top_p,
+    frequency_penalty: request.frequency_penalty,
+    presence_penalty: request.presence_penalty,
+    stop: request.stop.length === 0 ? undefined : request.stop,
+  }
+  const given = Object.entries(options).filter(([, value]) => value !== undefined && value !== null)
+  return Object.fromEntries(given)
+}
+
+function thinkOf(effort: string | undefined): AnswerCommand["think"] {
+  if (effort === undefined) return undefined
+  if (Object.hasOwn(EFFORTS, effort)) return EFFORTS[effort]
+  throw new CriaError(
+    "invalid-input",
+    `invalid reasoning value: ${JSON.stringify(effort)} (must be "minimal", "low", "medium", "high", "xhigh", ` +
+      `"ultra", "max", or "none")`,
+  )
+}
+
+function schemaOf({ response_format: format }: ChatCompletionRequest): string | undefined {
+  if (format?.type === "json_object") return '{"type":"object"}'
+  const schema = format?.type === "json_schema" ? format.json_schema?.schema : undefined
+  return schema === undefined ? undefined : JSON.stringify(schema)
+}
+
+/** Each part of a message's content becomes a message of its own; calls and reasoning go with the last. */
+function toMessages(message: OpenaiMessage, all: readonly OpenaiMessage[]): Message[] {
+  const texts = textsOf(message)
+  const isTool = message.role === "tool"
+  const toolName = isTool ? message.name || nameOfCall(message.tool_call_id, all) : ""
+  const extras = {
+    ...(message.reasoning === "" ? {} : { thinking: message.reasoning }),
+    ...(toolName === "" ? {} : { toolName }),
+    ...(message.tool_call_id === "" ? {} : { toolCallId: message.tool_call_id }),
+    ...(message.tool_calls.length === 0 ? {} : { toolCalls: message.tool_calls.map(toToolCall) }),
+  }
+  return texts.map((content, i) => ({
+    role: message.role,
+    content,
+    ...(i === texts.length - 1 ? extras : {}),
+  }))
+}
+
+function textsOf({ content, tool_calls: calls }: OpenaiMessage): string[] {
+  if (typeof content === "string") return [content]
+  if (content === null || content === undefined) {
+    if (calls.length > 0) return [""]
+    throw new CriaError("invalid-input", "invalid message content type: <nil>")
+  }
+  return content.map((part) => {
+    if (part.type === "text" && part.text !== undefined) return part.text
+    if (part.type === "image_url" || part.type === "input_audio") {
+      const message = `Cannot use content of type "${part.type}": this version of cria reads text only`
+      throw new CriaError("invalid-input", message)
+    }
+    throw new CriaError("invalid-input", "invalid message format")
+  })
+}
+
+function nameOfCall(id: string, all: readonly OpenaiMessage[]): string {
+  const calls = all.flatMap((message) => message.tool_calls)
+  return calls.findLast((call) => call.id === id)?.function.name ?? ""
+}
+
+function toToolCall(call: OpenaiMessage["tool_calls"][number]): ToolCall {
+  try {
+    JSON.parse(call.function.arguments)
+  } catch (cause) {
+    throw new CriaError("invalid-input", "invalid tool call arguments", { cause })
+  }
+  return { id: call.id, name: call.function.name, arguments: call.function.arguments }
+}
+
+function wireToolCall(call: ToolCall, index: number): object {
+  const { id, name, arguments: text } = call
+  return { id, index, type: "function", function: { name, arguments: text } }
+}
+
+function finishReason(reason: "stop" | "length", calls: readonly ToolCall[]): string {
+  return reason === "stop" && calls.length > 0 ? "tool_calls" : reason
+}
+
+function usageOf(usage: AnswerUsage): OpenaiUsage {
+  return {
+    prompt_tokens: usage.promptTokens,
+    completion_tokens: usage.completionTokens,
+    total_tokens: usage.promptTokens + usage.completionTokens,
+    prompt_tokens_details: { cached_tokens: usage.cachedTokens },
+  }
+}
+
+function wireLogprobs(logprobs: readonly TokenLogprobs[]): { logprobs?: object } {
+  if (logprobs.length === 0) return {}
+  return {
+    logprobs: { content: logprobs.map(({ top, ...token }) => ({ ...token, top_logprobs: top })) },
+  }
+}

@@ -1,0 +1,146 @@
+/**
+ * Routes of Ollama's native API.
+ *
+ * @module
+ */
+
+import { type Context, Hono } from "hono"
+
+import {
+  type ChatReply,
+  type ChatRequest,
+  chatRequest,
+  type GenerateReply,
+  type GenerateRequest,
+  generateRequest,
+  type ShowRequest,
+  showRequest,
+} from "../../api/ollama.ts"
+import { parseBody } from "../../api/parts.ts"
+import type { App } from "../../services/app.ts"
+import type { AnswerCommand } from "../../services/generate.ts"
+import { CriaError } from "../../util/errors.ts"
+import { formatUtc } from "../../util/units.ts"
+import {
+  chatCommand,
+  chatReplies,
+  chatReply,
+  generateCommand,
+  generateReplies,
+  generateReply,
+  psModel,
+  type ReplyContext,
+  showReply,
+  tagsModel,
+} from "../dialects/ollama.ts"
+import { toReply } from "../errors.ts"
+import { type Framing, streamed } from "../stream.ts"
+
+const EMPTY_BODY = "missing request body"
+
+/** The version of Ollama whose API this is: clients ask before they use newer parts. */
+const OLLAMA_VERSION = "0.20.0"
+
+/** All native routes. */
+export function ollamaRoutes(app: App, version: Readonly<Record<string, string>>): Hono {
+  const { catalog } = app
+  return new Hono()
+    .get("/", (c) => c.text("Ollama is running"))
+    .get("/api/version", (c) => json(c, { version: OLLAMA_VERSION, ...version }))
+    .get("/api/tags", (c) => json(c, { models: catalog.installed().map(tagsModel) }))
+    .get("/api/ps", (c) =>
+      json(c, { models: catalog.loaded().map((model) => psModel(model, Date.now())) }),
+    )
+    .post("/api/show", async (c) => {
+      const request = parseBody<ShowRequest>(showRequest, await c.req.text(), EMPTY_BODY)
+      const name = required(request.model || request.name)
+      const overlay = { system: request.system || undefined, options: request.options }
+      return json(c, showReply(catalog.describe(name, overlay, request.verbose), request.system))
+    })
+    .post("/api/generate", async (c) => generate(c, app))
+    .post("/api/chat", async (c) => chat(c, app))
+}
+
+async function generate(c: Context, app: App): Promise<Response> {
+  const request = parseBody<GenerateRequest>(generateRequest, await c.req.text(), EMPTY_BODY)
+  if (request.model.trim() === "") throw new CriaError("not-found", "model '' not found")
+  const head = { model: request.model, created_at: formatUtc(Date.now()) }
+  if (request.prompt === "" && request.suffix === "") {
+    const reason = await loadOrUnload(c, app, request)
+    return json(c, { ...head, response: "", done: true, done_reason: reason })
+  }
+  const command = generateCommand(request)
+  if (request._debug_render_only) {
+    return json(c, { ...head, response: "", done: false, ...(await rendered(c, app, command)) })
+  }
+  const { events, context } = await answer(c, app, command)
+  const replies = generateReplies(events, context)
+  return request.stream ? streamed(replies, NDJSON) : json(c, await generateReply(replies))
+}
+
+async function chat(c: Context, app: App): Promise<Response> {
+  const request = parseBody<ChatRequest>(chatRequest, await c.req.text(), EMPTY_BODY)
+  required(request.model)
+  const head = { model: request.model, created_at: formatUtc(Date.now()) }
+  const message = { role: "assistant", content: "" }
+  if (request.messages.length === 0) {
+    const reason = await loadOrUnload(c, app, request)
+    return json(c, { ...head, message, done: true, done_reason: reason })
+  }
+  const command = chatCommand(request)
+  if (request._debug_render_only) {
+    return json(c, { ...head, message, done: false, ...(await rendered(c, app, command)) })
+  }
+  const { events, context } = await answer(c, app, command)
+  const replies = chatReplies(events, context)
+  return request.stream ? streamed(replies, NDJSON) : json(c, await chatReply(replies))
+}
+
+/** Starts an answer and notes what its replies have to say about time. */
+async function answer(c: Context, app: App, command: AnswerCommand) {
+  const startedAt = performance.now()
+  const { signal } = c.req.raw
+  const { events, loadMs } = await app.generator.answer(command, signal)
+  const context: ReplyContext = {
+    model: command.model,
+    now: () => Date.now(),
+    startedAt: Date.now() - (performance.now() - startedAt),
+    loadMs,
+  }
+  return { events, context }
+}
+
+async function rendered(c: Context, app: App, command: AnswerCommand): Promise<object> {
+  const template = await app.generator.render(command, c.req.raw.signal)
+  return { _debug_info: { rendered_template: template } }
+}
+
+/** An empty request loads the model, or with `keep_alive: 0` unloads it. */
+async function loadOrUnload(
+  c: Context,
+  app: App,
+  { model, options, keep_alive: keepAliveMs }: GenerateRequest | ChatRequest,
+): Promise<"load" | "unload"> {
+  if (keepAliveMs === 0) {
+    app.generator.unload(model)
+    return "unload"
+  }
+  await app.generator.load({ model, options, keepAliveMs }, c.req.raw.signal)
+  return "load"
+}
+
+const NDJSON: Framing<GenerateReply | ChatReply> = {
+  contentType: "application/x-ndjson",
+  frame: (reply) => `${JSON.stringify(reply)}\n`,
+  error: (error) => `${JSON.stringify({ error: toReply(error).message })}\n`,
+  end: "",
+}
+
+function json(c: Context, body: object): Response {
+  return c.body(JSON.stringify(body), 200, { "Content-Type": "application/json; charset=utf-8" })
+}
+
+function required(model: string): string {
+  if (model.trim() === "") throw new CriaError("invalid-input", "model is required")
+  return model
+}

@@ -1,0 +1,116 @@
+/**
+ * The HTTP server: routes, checks and errors put together; listening; draining.
+ *
+ * @module
+ */
+
+import { type Context, Hono } from "hono"
+
+import type { Config, HostAddress } from "../config.ts"
+import type { App } from "../services/app.ts"
+import { CriaError, errorMessage } from "../util/errors.ts"
+import type { Logger } from "../util/log.ts"
+import { openaiError } from "./dialects/openai.ts"
+import { toReply } from "./errors.ts"
+import { checkHost, checkOrigin } from "./middleware.ts"
+import { ollamaRoutes } from "./routes/ollama.ts"
+import { openaiRoutes } from "./routes/openai.ts"
+
+/** Largest request body: a long conversation with images in base64. */
+const BODY_BYTES_MAX = 256 * 2 ** 20
+
+/** What a server is made of. */
+export interface ServerOptions {
+  readonly app: App
+  readonly config: Config
+  readonly log: Logger
+  /** Named facts that `/api/version` gives beside the version of the API. */
+  readonly version: Readonly<Record<string, string>>
+}
+
+/** A server that listens. */
+export interface RunningServer {
+  /** As a client calls it. */
+  readonly url: string
+  /** Takes no new connections; resolves when the requests in progress are over, or after `graceMs`. */
+  drain(graceMs: number): Promise<void>
+}
+
+/** All routes with their checks, without a socket: tests call `request()` on it. */
+export function createRoutes({ app, config, log, version }: ServerOptions): Hono {
+  const hono = new Hono()
+  hono.use(checkHost(isLoopback(config.host)))
+  hono.use(checkOrigin(config.origins))
+  hono.route("/", ollamaRoutes(app, version))
+  hono.route("/", openaiRoutes(app))
+  hono.notFound((c) => {
+    const isKnown = hono.routes.some(({ path, method }) => path === c.req.path && method !== "ALL")
+    return isKnown ? c.text("405 method not allowed", 405) : c.text("404 page not found", 404)
+  })
+  hono.onError((error, c) => errorResponse(error, c, log))
+  return hono
+}
+
+/**
+ * Starts to listen.
+ *
+ * @throws {CriaError} `conflict` when the port is in use, `unavailable` when the address cannot be used.
+ */
+export function listen(options: ServerOptions): RunningServer {
+  const { host } = options.config
+  const routes = createRoutes(options)
+  try {
+    const server = Bun.serve({
+      hostname: host.hostname,
+      port: host.port,
+      // Loading a model can take minutes without a byte on the wire.
+      idleTimeout: 0,
+      maxRequestBodySize: BODY_BYTES_MAX,
+      fetch: (request) => routes.fetch(request),
+    })
+    const hostname = host.hostname.includes(":") ? `[${host.hostname}]` : host.hostname
+    return {
+      url: `http://${hostname}:${server.port}`,
+      async drain(graceMs) {
+        const grace = setTimeout(() => void server.stop(true), graceMs)
+        await server.stop()
+        clearTimeout(grace)
+      },
+    }
+  } catch (error) {
+    throw listenError(host, error)
+  }
+}
+
+function isLoopback({ hostname }: HostAddress): boolean {
+  return hostname === "localhost" || hostname === "::1" || hostname.startsWith("127.")
+}
+
+/** In Go's words, which scripts look for. */
+function listenError({ hostname, port }: HostAddress, cause: unknown): CriaError {
+  const address = `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`
+  // System errors of Node and Bun have a code.
+  const { code } = cause as { code?: unknown }
+  if (code === "EADDRINUSE") {
+    return new CriaError("conflict", `listen tcp ${address}: bind: address already in use`, {
+      hint: "Another server runs there, perhaps cria or Ollama; set OLLAMA_HOST to another address",
+      cause,
+    })
+  }
+  return new CriaError("unavailable", `listen tcp ${address}: ${errorMessage(cause)}`, { cause })
+}
+
+function errorResponse(error: Error, c: Context, log: Logger): Response {
+  const { status, message, hint } = toReply(error, c.req.raw.signal)
+  if (status === 500) log.error("request failed", { path: c.req.path, error: message })
+  const body = c.req.path.startsWith("/v1/")
+    ? openaiError(status, message)
+    : { error: message, ...(hint === undefined ? {} : { hint }) }
+  return new Response(JSON.stringify(body), {
+    status,
+    headers: {
+      "Content-Type": "application/json; charset=utf-8",
+      ...(status === 503 ? { "Retry-After": "1" } : {}),
+    },
+  })
+}

@@ -1,0 +1,202 @@
+/**
+ * The use case behind every chat and completion route: find the model, check what it can do, have it loaded, answer.
+ *
+ * @module
+ */
+
+import type { ChatEvent, Message, Tool } from "../chat/message.ts"
+import type { Config } from "../config.ts"
+import { type Options, parseOptions } from "../modelfile/parameters.ts"
+import type { Lease, ModelSpec, Pool } from "../pool/pool.ts"
+import type { RunnerHandle } from "../runner/handle.ts"
+import type { AnswerRequest } from "../runner/protocol.ts"
+import { CriaError, toCriaError } from "../util/errors.ts"
+import { withCleanup } from "../util/iterate.ts"
+import type { Logger } from "../util/log.ts"
+import { limitsOf, loadOptionsOf, samplingOf } from "./options.ts"
+import type { Resolver, RunnableModel } from "./resolve.ts"
+
+/** What every request says about itself. */
+export interface ModelRequest {
+  /** As the client wrote it. */
+  readonly model: string
+  /** Unchecked, under Ollama's names. */
+  readonly options: Readonly<Record<string, unknown>>
+  /** Undefined keeps what the model has. */
+  readonly keepAliveMs?: number | undefined
+}
+
+/** A request for an answer. */
+export interface AnswerCommand extends ModelRequest {
+  readonly input:
+    | {
+        readonly kind: "chat"
+        readonly messages: readonly Message[]
+        readonly tools: readonly Tool[]
+        readonly truncate: boolean
+        readonly before: readonly number[]
+        /** Put the model's own MESSAGE turns and SYSTEM text in front. */
+        readonly withModelTurns: boolean
+      }
+    | { readonly kind: "text"; readonly text: string }
+  /** Undefined: on when the model can. A text is a level. */
+  readonly think?: boolean | string | undefined
+  /** JSON schema as text. */
+  readonly format?: string | undefined
+  readonly logprobs?: number | undefined
+  readonly wantsContext: boolean
+  /** What the model has to be able to, beside what the input shows. */
+  readonly needs?: readonly string[]
+}
+
+/** An answer on its way. */
+export interface Answer {
+  /** Milliseconds from the request to the moment the model was ready for it. */
+  readonly loadMs: number
+  /** They hold the model: iterate them to the end, or return them. */
+  readonly events: AsyncIterableIterator<ChatEvent, undefined>
+}
+
+/** Use cases over one store and one pool. */
+export class Generator {
+  readonly #resolver: Resolver
+  readonly #pool: Pool<RunnerHandle>
+  readonly #config: Config
+  readonly #log: Logger
+
+  constructor(parts: {
+    resolver: Resolver
+    pool: Pool<RunnerHandle>
+    config: Config
+    log: Logger
+  }) {
+    this.#resolver = parts.resolver
+    this.#pool = parts.pool
+    this.#config = parts.config
+    this.#log = parts.log
+  }
+
+  /**
+   * Loads the model if need be and starts to answer.
+   *
+   * @throws {CriaError} Whatever stands in the way, before the first event.
+   */
+  async answer(command: AnswerCommand, signal?: AbortSignal): Promise<Answer> {
+    const started = performance.now()
+    const model = this.#resolver.resolve(command.model)
+    checkAbilities(command, model)
+    const options = this.#options(model, command.options)
+    const request = toRequest(command, model, options)
+    const lease = await this.#lease(model, options, command.keepAliveMs, signal)
+    const loadMs = performance.now() - started
+    const events = lease.runner.answer(request, signal)
+    return { loadMs, events: withCleanup(events, () => lease[Symbol.dispose]()) }
+  }
+
+  /** The prompt that a request would give the model. */
+  async render(command: AnswerCommand, signal?: AbortSignal): Promise<string> {
+    const model = this.#resolver.resolve(command.model)
+    checkAbilities(command, model)
+    const options = this.#options(model, command.options)
+    using lease = await this.#lease(model, options, command.keepAliveMs, signal)
+    return await lease.runner.render(toRequest(command, model, options))
+  }
+
+  /** Loads a model without asking it anything. */
+  async load(request: ModelRequest, signal?: AbortSignal): Promise<void> {
+    const model = this.#resolver.resolve(request.model)
+    const options = this.#options(model, request.options)
+    using _ = await this.#lease(model, options, request.keepAliveMs, signal)
+  }
+
+  /** Unloads a model as soon as nobody uses it; fine when it is not loaded. */
+  unload(name: string): void {
+    this.#pool.unload(this.#resolver.resolve(name).stored.modelPath)
+  }
+
+  /** The model's parameters overlaid with the request's. */
+  #options(model: RunnableModel, requested: Readonly<Record<string, unknown>>): Options {
+    const onUnknown = (name: string) =>
+      this.#log.warn("invalid option provided", { option: name, model: model.name })
+    const own = parseOptions(model.stored.params ?? {}, onUnknown)
+    return { ...own, ...parseOptions(requested, onUnknown) }
+  }
+
+  async #lease(
+    model: RunnableModel,
+    options: Options,
+    keepAliveMs: number | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<Lease<RunnerHandle>> {
+    const spec: ModelSpec = {
+      key: model.stored.modelPath,
+      load: loadOptionsOf(model, options, this.#config),
+    }
+    try {
+      return await this.#pool.acquire(spec, { keepAliveMs, signal })
+    } catch (error) {
+      signal?.throwIfAborted()
+      throw asLoadFailure(error)
+    }
+  }
+}
+
+/** What is wrong with a model's file is not the fault of the request: clients see status 500. */
+function asLoadFailure(error: unknown): CriaError {
+  const known = toCriaError(error)
+  if (known.code !== "invalid-input") return known
+  const options = known.hint === undefined ? {} : { hint: known.hint }
+  return new CriaError("internal", known.message, { ...options, cause: error })
+}
+
+function checkAbilities(command: AnswerCommand, model: RunnableModel): void {
+  if (!model.capabilities.includes("completion")) {
+    const verb = command.input.kind === "chat" ? "chat" : "generate"
+    throw new CriaError("invalid-input", `"${command.model}" does not support ${verb}`)
+  }
+  const hasTools = command.input.kind === "chat" && command.input.tools.length > 0
+  const needs = [...(hasTools ? ["tools"] : []), ...(command.needs ?? [])]
+  const missing = needs.filter((need) => model.capabilities.every((name) => name !== need))
+  if (missing.length > 0) {
+    const lines = missing.map((capability) => `${model.fullName} does not support ${capability}`)
+    throw new CriaError("invalid-input", lines.join("\n"))
+  }
+  const isThinking = command.think !== undefined && command.think !== false
+  if (isThinking && !model.capabilities.includes("thinking")) {
+    throw new CriaError("invalid-input", `"${command.model}" does not support thinking`)
+  }
+}
+
+function toRequest(command: AnswerCommand, model: RunnableModel, options: Options): AnswerRequest {
+  const { input, think, format, logprobs, wantsContext } = command
+  return {
+    input:
+      input.kind === "text"
+        ? input
+        : {
+            kind: "chat",
+            messages: input.withModelTurns ? withModelTurns(input.messages, model) : input.messages,
+            tools: input.tools,
+            truncate: input.truncate,
+            before: input.before,
+            ...(think === undefined ? {} : { thinking: think !== false }),
+            ...(typeof think === "string" ? { effort: think } : {}),
+          },
+    sampling: samplingOf(options),
+    ...limitsOf(options),
+    ...(logprobs === undefined ? {} : { logprobs }),
+    ...(format === undefined ? {} : { format }),
+    wantsContext,
+  }
+}
+
+/** SYSTEM first unless the request brings its own, then the model's MESSAGE turns, then the request. */
+function withModelTurns(messages: readonly Message[], { stored }: RunnableModel): Message[] {
+  const turns = (stored.messages ?? []).map(({ role, content }) => ({ role, content }))
+  const hasSystem = messages[0]?.role === "system"
+  const system =
+    stored.system === undefined || stored.system === "" || hasSystem
+      ? []
+      : [{ role: "system", content: stored.system }]
+  return [...system, ...turns, ...messages]
+}

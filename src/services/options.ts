@@ -1,0 +1,76 @@
+/**
+ * Turns options under Ollama's names into what a runner takes: sampling, limits, load options.
+ *
+ * @module
+ */
+
+import type { Config } from "../config.ts"
+import { SAMPLING_DEFAULTS, type SamplingOptions } from "../engine/sampling.ts"
+import type { Options } from "../modelfile/parameters.ts"
+import type { AnswerRequest, LoadOptions } from "../runner/protocol.ts"
+import { CriaError } from "../util/errors.ts"
+import type { RunnableModel } from "./resolve.ts"
+
+/** Sampling under the names of the engine; what is not given has Ollama's default. */
+export function samplingOf(options: Options): SamplingOptions {
+  return {
+    temperature: options.temperature ?? SAMPLING_DEFAULTS.temperature,
+    topK: options.top_k ?? SAMPLING_DEFAULTS.topK,
+    topP: options.top_p ?? SAMPLING_DEFAULTS.topP,
+    minP: options.min_p ?? SAMPLING_DEFAULTS.minP,
+    typicalP: options.typical_p ?? SAMPLING_DEFAULTS.typicalP,
+    repeatPenalty: options.repeat_penalty ?? SAMPLING_DEFAULTS.repeatPenalty,
+    repeatLastN: options.repeat_last_n ?? SAMPLING_DEFAULTS.repeatLastN,
+    presencePenalty: options.presence_penalty ?? SAMPLING_DEFAULTS.presencePenalty,
+    frequencyPenalty: options.frequency_penalty ?? SAMPLING_DEFAULTS.frequencyPenalty,
+    seed: Math.max(-1, options.seed ?? SAMPLING_DEFAULTS.seed),
+  }
+}
+
+/** Limits of one answer. A negative number of tokens means as many as the context holds. */
+export function limitsOf(
+  options: Options,
+): Pick<AnswerRequest, "maxTokens" | "stop"> & { contextTokens?: number } {
+  const most = options.num_predict ?? -1
+  return {
+    maxTokens: most < 0 ? null : most,
+    stop: options.stop ?? [],
+    ...(options.num_ctx === undefined ? {} : { contextTokens: contextOf(options.num_ctx) }),
+  }
+}
+
+/** What to load and how, from the model's file, the options and the server's configuration. */
+export function loadOptionsOf(model: RunnableModel, options: Options, config: Config): LoadOptions {
+  const context = options.num_ctx ?? (config.contextTokens || undefined)
+  const threads = options.num_thread || config.threads || undefined
+  return {
+    name: model.name,
+    path: model.stored.modelPath,
+    flashAttention: config.flashAttention,
+    cacheType: config.cacheType,
+    ...(context === undefined ? {} : { contextTokens: contextOf(context) }),
+    ...(config.parallel === 0 ? {} : { parallel: config.parallel }),
+    ...(threads === undefined ? {} : { threads: positive("num_thread", threads, 512) }),
+    ...(options.num_batch === undefined
+      ? {}
+      : { batchTokens: positive("num_batch", options.num_batch, 65_536) }),
+    ...(options.num_gpu === undefined ? {} : { gpuLayers: options.num_gpu }),
+    ...(options.main_gpu === undefined ? {} : { mainGpu: options.main_gpu }),
+    ...(options.use_mmap === undefined ? {} : { useMmap: options.use_mmap }),
+  }
+}
+
+/** The smallest context that Ollama accepts. */
+const CONTEXT_TOKENS_MIN = 4
+
+/** No model is trained for more; far below what overflows in native code. */
+const CONTEXT_TOKENS_MAX = 2 ** 27
+
+function contextOf(tokens: number): number {
+  return Math.max(CONTEXT_TOKENS_MIN, positive("num_ctx", tokens, CONTEXT_TOKENS_MAX))
+}
+
+function positive(name: string, value: number, max: number): number {
+  if (value >= 1 && value <= max) return value
+  throw new CriaError("invalid-input", `Cannot use ${name} ${value}: expected 1 to ${max}`)
+}
