@@ -10,6 +10,7 @@
 
 import { existsSync } from "node:fs"
 import { join } from "node:path"
+import { fileURLToPath } from "node:url"
 
 import { setNativeVariable } from "#ffi"
 
@@ -64,7 +65,7 @@ export function findFolder(options: LibraryOptions = {}): string {
   const parents = [
     join(process.execPath, "../native"),
     // In the executable the module's own folder is that of the machine which built it.
-    ...(isExecutable() ? [] : [join(import.meta.dirname, "../dist/native")]),
+    ...(isExecutable() ? [] : [fileURLToPath(new URL("../dist/native", import.meta.url))]),
   ]
   for (const parent of parents) {
     const variant = VARIANTS.find((name) => shimIn(join(parent, name)) !== undefined)

@@ -1,12 +1,16 @@
 /**
- * House rules that no linter knows: who may import whom, module headers, `#private`, and that the symbol table says
- * what `cria.h` says. Runs in a tenth of a second; `bun scripts/check.ts`.
+ * House rules that no linter knows: who may import whom, module headers, `#private`, that the symbol table says what
+ * `cria.h` says, and that docs/environment.md is what `config.ts` gives. Runs in a tenth of a second.
+ *
+ *   bun scripts/check.ts [--write]     (--write brings docs/environment.md up to date)
  *
  * @module
  */
 
-import { readdirSync, readFileSync } from "node:fs"
+import { readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { dirname, join, relative, resolve } from "node:path"
+
+import { VARIABLES } from "../src/config.ts"
 
 const ROOT = resolve(import.meta.dirname, "..")
 
@@ -177,12 +181,39 @@ function abi(): string[] {
   return problems
 }
 
+/** The page about environment variables. */
+function environmentPage(): string {
+  const rows = VARIABLES.map(
+    ({ name, about, defaultText }) =>
+      `| \`${name}\` | ${defaultText === "" ? "" : `\`${defaultText}\``} | ${about} |`,
+  )
+  return `# Environment variables
+
+Generated from \`src/config.ts\` by \`bun scripts/check.ts --write\`. Each \`OLLAMA_X\` may also be written \`CRIA_X\`, which
+wins. A value that cannot be read gives a warning and the default.
+
+| name | default | meaning |
+|---|---|---|
+${rows.join("\n")}
+`
+}
+
+function documentation(): string[] {
+  const path = join(ROOT, "docs/environment.md")
+  if (process.argv.includes("--write")) writeFileSync(path, environmentPage())
+  const isTrue = readFileSync(path, { encoding: "utf8", flag: "a+" }) === environmentPage()
+  return isTrue
+    ? []
+    : ["docs/environment.md: differs from src/config.ts; run bun scripts/check.ts --write"]
+}
+
 const sources = ["src", "ffi"].flatMap(sourcesOf)
 const scripts = ["scripts", "bench", "examples"].flatMap(sourcesOf)
 const problems = [
   ...sources.flatMap(layering),
   ...[...sources, ...scripts].flatMap(headers),
   ...abi(),
+  ...documentation(),
 ]
 for (const problem of problems) console.error(problem)
 console.log(`house rules: ${sources.length + scripts.length} files, ${problems.length} problems`)

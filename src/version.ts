@@ -15,3 +15,8 @@ export const LLAMA_VERSION: string = pin["llama.cpp"].version
 
 /** Commit of llama.cpp, shortened. */
 export const LLAMA_COMMIT: string = pin["llama.cpp"].commit.slice(0, 7)
+
+/** What `--version` prints. */
+export function versionText(): string {
+  return `cria version is ${VERSION}\nllama.cpp ${LLAMA_VERSION} (${LLAMA_COMMIT})`
+}

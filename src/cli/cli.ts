@@ -7,7 +7,7 @@
 import { Command, CommanderError } from "commander"
 
 import { type Config, readConfig } from "../config.ts"
-import { LLAMA_COMMIT, LLAMA_VERSION, VERSION } from "../version.ts"
+import { versionText } from "../version.ts"
 import type { RunFlags } from "./commands/run.ts"
 import type { ServeFlags } from "./commands/serve.ts"
 import type { ShowFlags } from "./commands/show.ts"
@@ -32,10 +32,7 @@ export async function cliMain(args: readonly string[]): Promise<void> {
 function createProgram(config: Config): Command {
   const program = new Command("cria")
     .description("Run language models on your own machine")
-    .version(
-      `cria version is ${VERSION}\nllama.cpp ${LLAMA_VERSION} (${LLAMA_COMMIT})`,
-      "-v, --version",
-    )
+    .version(versionText(), "-v, --version")
     .helpCommand("help [command]", "Help about a command")
     .configureOutput({ outputError: () => {}, writeErr: () => {} })
     .exitOverride()

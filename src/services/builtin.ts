@@ -16,7 +16,6 @@ import { type Digest, parseDigest } from "../store/digest.ts"
 import { type Layer, type Manifest, MEDIA_TYPES, modelBytes } from "../store/manifest.ts"
 import { type ModelName, parseName, sameName } from "../store/name.ts"
 import type { ModelStore, StoredModel, StoreListing } from "../store/store.ts"
-import { CriaError } from "../util/errors.ts"
 import { isEmbedded } from "../util/executable.ts"
 import { unpackFile } from "../util/unpack.ts"
 
@@ -142,16 +141,4 @@ function describe(name: ModelName, file: ModelFile): Opened {
 
 function sha256(content: string | Uint8Array): Digest {
   return parseDigest(`sha256:${createHash("sha256").update(content).digest("hex")}`)
-}
-
-/** Whether an argument of the command line means a file and not a name. */
-export function looksLikeFile(argument: string): boolean {
-  return /^(\.{0,2}\/|~\/|[A-Za-z]:\\)/.test(argument) || /\.gguf$/i.test(argument)
-}
-
-/** @throws {CriaError} `not-found` for a path that does not exist. */
-export function requireFile(path: string): void {
-  if (statSync(path, { throwIfNoEntry: false }) === undefined) {
-    throw new CriaError("not-found", `Cannot find the file "${path}"`)
-  }
 }

@@ -29,9 +29,7 @@ export function isEmbedded(path: string): boolean {
 export function embeddedFiles(): EmbeddedFile[] {
   if (!isExecutable()) return []
   const root = EMBEDDED_ROOTS.find((candidate) => mainModule().startsWith(candidate)) ?? ""
-  // Bun types these as Blobs; embedded ones have names.
-  const files = Bun.embeddedFiles as ReadonlyArray<Blob & { readonly name: string }>
-  return files.map(({ name }) => ({ name, path: `${root}${name}` }))
+  return (bun()?.embeddedFiles ?? []).map(({ name }) => ({ name, path: `${root}${name}` }))
 }
 
 /** Program and arguments that start this program again. */
@@ -40,5 +38,12 @@ export function selfCommand(): string[] {
 }
 
 function mainModule(): string {
-  return typeof Bun === "undefined" ? "" : Bun.main
+  return bun()?.main ?? ""
+}
+
+/** What we use of Bun. The library runs under Deno too, where it is absent. */
+function bun(): { main: string; embeddedFiles: readonly { readonly name: string }[] } | undefined {
+  const global: unknown = Reflect.get(globalThis, "Bun")
+  // Embedded files are Blobs with names, which the types of Bun leave out.
+  return global as ReturnType<typeof bun>
 }

@@ -1,0 +1,163 @@
+/**
+ * cria as a library: models loaded into your own Bun or Deno program, and a client for a server.
+ *
+ * ```ts
+ * await using model = await openModel("./model.gguf")
+ * for await (const event of model.chat([{ role: "user", content: "Hello" }])) {
+ *   if (event.kind === "delta") console.log(event.content)
+ * }
+ * ```
+ *
+ * @module
+ */
+
+import { openLibrary } from "../ffi/library.ts"
+import type { ChatEvent, Message, Tool } from "./chat/message.ts"
+import type { CacheType } from "./engine/cache-type.ts"
+import { SAMPLING_DEFAULTS, type SamplingOptions } from "./engine/sampling.ts"
+import type { ModelFacts } from "./gguf/facts.ts"
+import { LocalModel } from "./model/local-model.ts"
+import type { AnswerInput, AnswerRequest } from "./model/request.ts"
+import type { Logger } from "./util/log.ts"
+
+export type { ChatEvent, Message, TokenLogprobs, Tool, ToolCall } from "./chat/message.ts"
+export { Client } from "./client/client.ts"
+export type { SamplingOptions } from "./engine/sampling.ts"
+export { type ModelFacts, modelFacts } from "./gguf/facts.ts"
+export { readGguf } from "./gguf/read.ts"
+export { CriaError, type ErrorCode } from "./util/errors.ts"
+export type { Logger } from "./util/log.ts"
+
+/** How to load a model. */
+export interface OpenOptions {
+  /** Tokens of prompt and answer of one request. Default: 8192, or what the model and the memory allow. */
+  readonly contextTokens?: number
+  /** Requests that can have a full context at the same time. */
+  readonly parallel?: number
+  /** CPU threads. Default: one per physical core. */
+  readonly threads?: number
+  /** Layers on the GPU; default −1, all. */
+  readonly gpuLayers?: number
+  readonly flashAttention?: "auto" | "on" | "off"
+  readonly cacheType?: CacheType
+  /** Folder of the native libraries; default: beside the program, or a checkout's `dist/native`. */
+  readonly nativeFolder?: string
+  /** Fractions from 0 to 1. */
+  readonly onProgress?: (fraction: number) => void
+  readonly signal?: AbortSignal
+  /** Gets what llama.cpp logs while loading. */
+  readonly log?: Logger
+}
+
+/** How to answer. Sampling options have Ollama's names in camel case and Ollama's defaults. */
+export interface AnswerOptions extends Partial<SamplingOptions> {
+  readonly maxTokens?: number
+  readonly stop?: readonly string[]
+  /** Report log-probabilities, with so many alternatives. */
+  readonly logprobs?: number
+  /** JSON schema that the answer has to follow. */
+  readonly format?: object
+  readonly signal?: AbortSignal
+}
+
+/** How to chat. */
+export interface ChatOptions extends AnswerOptions {
+  readonly tools?: readonly Tool[]
+  /** Default: as the model's template decides. */
+  readonly thinking?: boolean
+}
+
+/** A model in this process. Dispose it to free its memory. */
+export class Model implements AsyncDisposable {
+  readonly #local: LocalModel
+
+  /** Takes ownership; use {@link openModel}. */
+  constructor(local: LocalModel) {
+    this.#local = local
+  }
+
+  /** What the file says about the model. */
+  get facts(): ModelFacts {
+    return this.#local.facts
+  }
+
+  /** Tokens of prompt and answer that one request can have. */
+  get contextTokens(): number {
+    return this.#local.loaded.contextTokens
+  }
+
+  /**
+   * Answers a conversation. Many calls at once share the work. Leaving the iteration early ends the request.
+   *
+   * @throws {CriaError} `invalid-input` for a prompt that is too long or options that cannot be used.
+   */
+  chat(messages: readonly Message[], options: ChatOptions = {}): AsyncGenerator<ChatEvent> {
+    const { tools = [], thinking } = options
+    return this.#answer(
+      {
+        kind: "chat",
+        messages,
+        tools,
+        truncate: false,
+        before: [],
+        ...(thinking === undefined ? {} : { thinking }),
+      },
+      options,
+    )
+  }
+
+  /** Continues a text, without any template. */
+  complete(text: string, options: AnswerOptions = {}): AsyncGenerator<ChatEvent> {
+    return this.#answer({ kind: "text", text }, options)
+  }
+
+  /** Turns texts into vectors of Euclidean length 1, in order. */
+  embed(texts: readonly string[]): Promise<Float32Array[]> {
+    return this.#local.embed(texts)
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#local[Symbol.asyncDispose]()
+  }
+
+  #answer(input: AnswerInput, options: AnswerOptions): AsyncGenerator<ChatEvent> {
+    const { maxTokens, stop = [], logprobs, format, signal, ...sampling } = options
+    const request: AnswerRequest = {
+      input,
+      sampling: { ...SAMPLING_DEFAULTS, ...sampling },
+      maxTokens: maxTokens ?? null,
+      stop,
+      ...(logprobs === undefined ? {} : { logprobs }),
+      ...(format === undefined ? {} : { format: JSON.stringify(format) }),
+      wantsContext: false,
+    }
+    return this.#local.answer(request, signal)
+  }
+}
+
+/**
+ * Loads a GGUF file.
+ *
+ * @throws {CriaError} `invalid-input` for a file that is no model, `insufficient-memory` when it does not fit,
+ * `unavailable` without native libraries.
+ */
+export async function openModel(path: string, options: OpenOptions = {}): Promise<Model> {
+  const { nativeFolder, onProgress, signal, log, flashAttention, cacheType, ...sizes } = options
+  const library = openLibrary({ folder: nativeFolder })
+  const load = {
+    name: path,
+    path,
+    flashAttention: flashAttention ?? "auto",
+    cacheType: cacheType ?? "f16",
+    ...sizes,
+  }
+  const hooks = {
+    ...(onProgress === undefined ? {} : { onProgress }),
+    ...(signal === undefined ? {} : { signal }),
+  }
+  try {
+    return new Model(await LocalModel.load(library, load, hooks))
+  } finally {
+    if (log !== undefined) library.drainLog(log)
+  }
+}
