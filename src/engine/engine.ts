@@ -317,7 +317,8 @@ export class Engine implements AsyncDisposable {
     this.#waiting = this.#waiting.filter((other) => other !== sequence)
     sequence.detachSignal()
     if (sequence.slot !== undefined) {
-      this.#backend.removeSequence(sequence.slot, 0, -1)
+      // A backend that broke, or is about to be freed, is not touched any more.
+      if (this.#closed === undefined) this.#backend.removeSequence(sequence.slot, 0, -1)
       this.#slots.release(sequence.slot)
       sequence.slot = undefined
     }

@@ -65,6 +65,7 @@ export class FakeBackend implements Backend {
   readonly arrays: StepArrays
   readonly #options: FakeOptions
   readonly #held: number[][]
+  readonly #idleSteps: number[]
   readonly #samplers = new Map<number, SamplingOptions>()
   #nextSampler = 1
   #steps = 0
@@ -86,12 +87,18 @@ export class FakeBackend implements Backend {
       canShift: true,
     }
     this.#held = Array.from({ length: sequences }, () => [])
+    this.#idleSteps = Array.from({ length: sequences }, () => 0)
     this.arrays = fakeArrays(this.info)
   }
 
   /** Cells in use. */
   get usedCells(): number {
     return this.#held.reduce((sum, tokens) => sum + tokens.length, 0)
+  }
+
+  /** Most steps in a row that a sequence which holds cells has not taken part in. */
+  get longestIdleSteps(): number {
+    return Math.max(...this.#idleSteps.filter((_, id) => this.#sequence(id).length > 0), 0)
   }
 
   get liveSamplers(): number {
@@ -165,6 +172,7 @@ export class FakeBackend implements Backend {
   #compute({ tokens, rows }: { tokens: number; rows: number }): void {
     const { arrays } = this
     const sampledAt = new Map<number, number[]>()
+    for (const id of this.#idleSteps.keys()) this.#idleSteps[id] = (this.#idleSteps[id] ?? 0) + 1
     for (let i = 0; i < tokens; i++) {
       const held = this.#sequence(arrays.sequence[i] ?? -1)
       assert(
@@ -172,6 +180,7 @@ export class FakeBackend implements Backend {
         `position ${arrays.position[i]} after ${held.length} tokens`,
       )
       held.push(arrays.token[i] ?? -1)
+      this.#idleSteps[arrays.sequence[i] ?? -1] = 0
       sampledAt.set(i, [...held])
     }
     for (let row = 0; row < rows; row++) {

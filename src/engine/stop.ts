@@ -25,11 +25,6 @@ export class StopMatcher {
     this.#stops = stops.filter((stop) => stop !== "")
   }
 
-  /** True while text is held back. */
-  get isHolding(): boolean {
-    return this.#held !== ""
-  }
-
   /** Adds text. Of several matches the one that begins first wins, then the longest. */
   push(text: string): StopResult {
     if (this.#stops.length === 0) return { text, match: undefined }

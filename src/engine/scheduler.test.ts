@@ -1,0 +1,78 @@
+import { describe, expect, test } from "bun:test"
+
+import { AGING_TOKENS, type PlanEntry, schedule, type Schedulable } from "./scheduler.ts"
+
+interface Named extends Schedulable {
+  readonly name: string
+}
+
+function prompt(name: string, remainingTokens: number, waitedSteps = 0): Named {
+  return { name, remainingTokens, isDecoding: false, waitedSteps }
+}
+
+function decoding(name: string, waitedSteps = 0): Named {
+  return { name, remainingTokens: 1, isDecoding: true, waitedSteps }
+}
+
+const LIMITS = { stepTokens: 512, mixedPromptTokens: 128 }
+
+function counts(plan: readonly PlanEntry<Named>[]): Record<string, number> {
+  return Object.fromEntries(plan.map(({ sequence, count }) => [sequence.name, count]))
+}
+
+describe("schedule()", () => {
+  test("plans nothing when there is nothing", () => {
+    expect(schedule([], LIMITS)).toEqual([])
+  })
+
+  test("gives a prompt that is alone the whole step", () => {
+    expect(counts(schedule([prompt("a", 900)], LIMITS))).toEqual({ a: 512 })
+  })
+
+  test("bounds the prompt's part of a step that also decodes", () => {
+    const plan = schedule([prompt("long", 900), decoding("x"), decoding("y")], LIMITS)
+    expect(counts(plan)).toEqual({ x: 1, y: 1, long: 128 })
+    expect(plan.map(({ sequence }) => sequence.name)).toEqual(["x", "y", "long"])
+  })
+
+  test("samples only where the last remaining token is computed", () => {
+    const plan = schedule([prompt("done", 100), prompt("cut", 600)], LIMITS)
+    expect(plan.map(({ isSampled }) => isSampled)).toEqual([true, false])
+  })
+
+  test("serves the prompt that needs least first", () => {
+    expect(counts(schedule([prompt("long", 600), prompt("short", 20)], LIMITS))).toEqual({
+      short: 20,
+      long: 492,
+    })
+  })
+
+  test("serves equal prompts in the order of their arrival", () => {
+    expect(counts(schedule([prompt("first", 400), prompt("second", 400)], LIMITS))).toEqual({
+      first: 400,
+      second: 112,
+    })
+  })
+
+  test("lets waiting count, so that a long prompt gets its turn", () => {
+    const waited = Math.ceil(8000 / AGING_TOKENS)
+    const plan = schedule([prompt("long", 8000, waited), prompt("new", 20)], LIMITS)
+    expect(plan[0]?.sequence.name).toBe("long")
+  })
+
+  test("serves those first that waited when more decode than a step holds", () => {
+    const many = Array.from({ length: 4 }, (_, i) => decoding(`d${i}`, i === 3 ? 2 : 0))
+    expect(counts(schedule(many, { stepTokens: 2, mixedPromptTokens: 1 }))).toEqual({
+      d3: 1,
+      d0: 1,
+    })
+  })
+
+  test("never plans more tokens than a step holds", () => {
+    const plan = schedule(
+      [...Array.from({ length: 8 }, (_, i) => prompt(`p${i}`, 100 + i)), decoding("d")],
+      { stepTokens: 64, mixedPromptTokens: 200 },
+    )
+    expect(plan.reduce((sum, { count }) => sum + count, 0)).toBe(64)
+  })
+})
