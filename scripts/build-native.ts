@@ -1,11 +1,12 @@
 /**
  * Builds the native libraries of one variant into `dist/native/<variant>/`.
  *
- *   bun scripts/build-native.ts [variant] [--from source|prebuilt|any] [--peers] [--list]
+ *   bun scripts/build-native.ts [variant] [--from source|prebuilt|any] [--peers] [--with-source] [--list]
  *
  * Finished folders are kept in a cache outside the checkout under a key of everything that went into them: pin,
  * flags, compiler, shim sources. `any` takes a cached build from source, else prebuilt libraries plus a compile of
- * the shim, else builds from source.
+ * the shim, else builds from source. `--peers` builds llama.cpp's own server and bench tool too, `--with-source` leaves
+ * its source unpacked in any case: tests take vocabularies from it.
  *
  * @module
  */
@@ -89,6 +90,14 @@ export async function ensureNative(
   const build = new NativeBuild(name, variant, await compilerVersion())
   const origin = from === "any" ? build.quickestOrigin() : from
   return build.make(origin, peers)
+}
+
+/** Makes sure that llama.cpp's source is unpacked. */
+async function ensureSource(): Promise<void> {
+  const pin = readPin()
+  if (await isUnpacked(pin)) return
+  requireTools(BASE.filter(({ what }) => what === "git"))
+  await unpackSource(pin, await fetchPackage(pin.source, cacheFolder()))
 }
 
 class NativeBuild {
@@ -210,6 +219,7 @@ async function main(): Promise<void> {
     options: {
       from: { type: "string", default: "source" },
       peers: { type: "boolean", default: false },
+      "with-source": { type: "boolean", default: false },
       list: { type: "boolean", default: false },
     },
   })
@@ -224,6 +234,7 @@ async function main(): Promise<void> {
   }
   mkdirSync(join(ROOT, "dist"), { recursive: true })
   await ensureNative(positionals[0] ?? "cpu", from, values.peers)
+  if (values["with-source"]) await ensureSource()
 }
 
 if (import.meta.main) {

@@ -74,7 +74,7 @@ const STAGES: readonly Stage[] = [
   check("dead-code", ["knip"]),
   bunTests("unit", ["src", "scripts"]),
   bunTests("simulation", ["tests/simulation"]),
-  check("native", ["bun", "scripts/build-native.ts", "cpu", "--from", "source"]),
+  check("native", ["bun", "scripts/build-native.ts", "cpu", "--from", "source", "--with-source"]),
   bunTests("native-bun", ["tests/native"], ["native"]),
   {
     name: "native-deno",
@@ -97,8 +97,12 @@ function countJunit(report: string, exitCode: number): Count {
   return { passed: number("tests") - failed - skipped, failed: failed + broken, skipped }
 }
 
+/** Deno counts groups and calls the tests in them steps. */
 function countDeno(exitCode: number, output: string): Count {
-  const number = (word: string) => Number(new RegExp(`(\\d+) ${word}`).exec(output)?.[1] ?? 0)
+  const number = (word: string) => {
+    const match = new RegExp(`(\\d+) ${word}(?: \\((\\d+) steps?\\))?`).exec(output)
+    return Number(match?.[2] ?? match?.[1] ?? 0)
+  }
   const failed = number("failed")
   const broken = exitCode !== 0 && failed === 0 ? 1 : 0
   return { passed: number("passed"), failed: failed + broken, skipped: number("ignored") }

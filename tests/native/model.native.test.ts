@@ -1,0 +1,171 @@
+import assert from "node:assert/strict"
+import { writeFileSync } from "node:fs"
+
+import { findFolder, openLibrary } from "../../ffi/library.ts"
+import { loadModel } from "../../ffi/model.ts"
+import { ABI_VERSION } from "../../ffi/symbols.ts"
+import { type GgufInput, packStrings, text, u32, writeGguf } from "../../src/gguf/write.ts"
+import { describe, test, DEMO, Folder, library, loadDemo } from "./support.ts"
+
+describe("native library", () => {
+  test("speaks the interface version of the table", () => {
+    assert.equal(library.functions.cria_abi_version(), ABI_VERSION)
+  })
+
+  test("lists a CPU and says what it was built with", () => {
+    const { devices, llama_version: version } = library.system()
+    assert.equal(devices.filter(({ type }) => type === "cpu").length, 1)
+    assert.match(version, /^\d+\.\d+\.\d+/)
+  })
+
+  test("can be opened again in the same process", () => {
+    assert.equal(openLibrary().functions.cria_abi_version(), ABI_VERSION)
+  })
+
+  test("says where it looked when it is told a folder without libraries", () => {
+    using folder = new Folder()
+    assert.throws(() => findFolder({ folder: folder.path }), {
+      code: "unavailable",
+      message: `Cannot find the native libraries in "${folder.path}"`,
+    })
+  })
+
+  test("turns a JSON schema into a grammar, and refuses what is none", () => {
+    assert.match(
+      library.schemaToGrammar('{"type":"object","properties":{"a":{"type":"integer"}}}'),
+      /root ::=/,
+    )
+    assert.throws(() => library.schemaToGrammar('{"$ref":"#/nowhere"}'), { code: "invalid-input" })
+    assert.throws(() => library.schemaToGrammar("not json"), { code: "invalid-input" })
+  })
+})
+
+describe("loadModel()", () => {
+  test("loads the demo model and knows what it is", async () => {
+    using model = await loadDemo()
+    const {
+      architecture,
+      vocab,
+      trained_context: context,
+      recurrent,
+      chat_template: template,
+    } = model.info
+    assert.deepEqual(
+      {
+        architecture,
+        tokens: vocab.tokens,
+        context,
+        recurrent,
+        hasTemplate: template.includes("im_start"),
+      },
+      { architecture: "qwen3", tokens: 4096, context: 2048, recurrent: false, hasTemplate: true },
+    )
+  })
+
+  test("loads two models side by side", async () => {
+    using first = await loadDemo()
+    using second = await loadDemo()
+    assert.notEqual(first.handle, second.handle)
+    assert.equal(second.tokenize("x", { addSpecial: false, parseSpecial: false }).length, 1)
+  })
+
+  test("gives llama.cpp's reason for a file that it cannot load", async () => {
+    using folder = new Folder()
+    const path = folder.file("odd.gguf")
+    const metadata = new Map([["general.architecture", text("no-such-architecture")]])
+    await writeGguf(path, { metadata, tensors: [] })
+    await assert.rejects(loadModel(library, { paths: [path] }), {
+      code: "invalid-input",
+      message: /^Cannot load ".*odd\.gguf": .*unknown model architecture: 'no-such-architecture'/,
+    })
+  })
+
+  test("fails for what is no GGUF, and the process lives on", async () => {
+    using folder = new Folder()
+    const path = folder.file("junk.gguf")
+    writeFileSync(path, "this is not a model at all")
+    await assert.rejects(loadModel(library, { paths: [path] }), { code: "invalid-input" })
+    using model = await loadDemo()
+    assert.equal(model.info.layers, 5)
+  })
+
+  test("ends with the signal's reason when it is aborted", async () => {
+    const controller = new AbortController()
+    const load = loadModel(library, { paths: [DEMO], signal: controller.signal })
+    controller.abort(new Error("changed my mind"))
+    const outcome = await load.then(
+      (model) => {
+        model[Symbol.dispose]()
+        return "loaded before the abort was seen"
+      },
+      (error: unknown) => String(error),
+    )
+    assert.match(outcome, /changed my mind|loaded before/)
+  })
+
+  test("loads only the vocabulary when that is asked for", async () => {
+    using folder = new Folder()
+    const path = folder.file("vocab.gguf")
+    const tokens = ["<unk>", "<s>", "</s>", "▁a", "b"]
+    const metadata = new Map<string, GgufInput>([
+      ["general.architecture", text("llama")],
+      ["llama.block_count", u32(1)],
+      ["tokenizer.ggml.model", text("llama")],
+      ["tokenizer.ggml.tokens", packStrings(tokens)],
+    ])
+    await writeGguf(path, { metadata, tensors: [] })
+    using model = await loadModel(library, { paths: [path], vocabularyOnly: true })
+    assert.equal(model.info.vocab.tokens, tokens.length)
+  })
+
+  test("refuses to be used after disposal", async () => {
+    const model = await loadDemo()
+    model[Symbol.dispose]()
+    model[Symbol.dispose]()
+    assert.throws(
+      () => model.tokenize("x", { addSpecial: false, parseSpecial: false }),
+      /after disposal/,
+    )
+    assert.ok(library.functions.cria_model_info(model.handle) < 0)
+  })
+})
+
+describe("NativeModel", () => {
+  test("gives back any text that it tokenised, byte for byte", async () => {
+    using model = await loadDemo()
+    const texts = [
+      "",
+      "Hello, world!",
+      "🦙 läma\n\tzwei  drei",
+      "\u0000\uFEFFa",
+      "x".repeat(5000),
+      "<|im_end|>",
+    ]
+    for (const original of texts) {
+      const tokens = model.tokenize(original, { addSpecial: false, parseSpecial: false })
+      const bytes = [...tokens].flatMap((token) => [...model.vocabulary.piece(token)])
+      assert.equal(
+        new TextDecoder("utf-8", { ignoreBOM: true }).decode(Uint8Array.from(bytes)),
+        original,
+      )
+    }
+  })
+
+  test("reads control tokens only where it may", async () => {
+    using model = await loadDemo()
+    const asToken = model.tokenize("<|im_end|>", { addSpecial: false, parseSpecial: true })
+    const asText = model.tokenize("<|im_end|>", { addSpecial: false, parseSpecial: false })
+    assert.deepEqual([...asToken], [model.info.vocab.eos])
+    assert.ok(asText.length > 1 && !asText.includes(model.info.vocab.eos))
+  })
+
+  test("knows which tokens control and which end an answer", async () => {
+    using model = await loadDemo()
+    const { vocabulary, info } = model
+    assert.ok(info.vocab.eog.every((token) => vocabulary.endsGeneration(token)))
+    assert.ok(vocabulary.isControl(info.vocab.eos))
+    assert.ok(vocabulary.controlTexts().includes("<|im_end|>"))
+    const [letter = -1] = model.tokenize("a", { addSpecial: false, parseSpecial: false })
+    assert.equal(vocabulary.isControl(letter), false)
+  })
+})
