@@ -177,11 +177,11 @@ export class Pool<R extends PooledRunner> implements AsyncDisposable {
     this.#abortUnwanted()
     const seen = new Set<string>()
     for (const waiter of this.#waiters) {
+      const entry = this.#entries.get(waiter.spec.key)
+      if (entry?.state === "loading") this.#follow(entry, waiter)
       // Behind another request for the same model: first come, first served.
       if (seen.has(waiter.spec.key)) continue
-      const entry = this.#entries.get(waiter.spec.key)
       if (entry === undefined) this.#tryLoad(waiter)
-      else if (entry.state === "loading") this.#follow(entry, waiter)
       else if (entry.state === "ready" && this.#tryGrant(entry, waiter)) continue
       seen.add(waiter.spec.key)
     }
@@ -270,8 +270,9 @@ export class Pool<R extends PooledRunner> implements AsyncDisposable {
       entry.state = "ready"
       void runner.exited.then(() => this.#remove(entry))
       if (entry.abort.signal.aborted) void this.#stop(entry)
-      else this.#startKeepAlive(entry)
       this.#step()
+      // Nobody may have taken it: whoever asked can have left meanwhile.
+      if (entry.leases === 0 && entry.state === "ready") this.#startKeepAlive(entry)
     } catch (error) {
       this.#loadFailed(entry, toCriaError(error))
     }

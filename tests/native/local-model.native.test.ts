@@ -55,6 +55,10 @@ async function collect(events: AsyncIterable<ChatEvent>) {
   throw new Error("no done event")
 }
 
+function dot(a: Float32Array, b: Float32Array): number {
+  return a.reduce((sum, value, i) => sum + value * (b[i] ?? 0), 0)
+}
+
 const WEATHER: Tool = {
   name: "get_weather",
   description: "Get the weather of a city",
@@ -309,8 +313,6 @@ describe("LocalModel.embed()", () => {
       "Once upon a time there was a tiny mouse",
     ])
     assert.ok(france !== undefined && paris !== undefined && story !== undefined)
-    const dot = (a: Float32Array, b: Float32Array) =>
-      a.reduce((sum, value, i) => sum + value * (b[i] ?? 0), 0)
     for (const vector of [france, paris, story]) assert.ok(Math.abs(dot(vector, vector) - 1) < 1e-5)
     assert.ok(dot(france, paris) > dot(france, story))
   })

@@ -12,21 +12,11 @@ import { Engine } from "../../src/engine/engine.ts"
 import { FakeBackend, fakeToken, fakeVocabulary } from "../../src/engine/fake-backend.ts"
 import { SAMPLING_DEFAULTS } from "../../src/engine/sampling.ts"
 import type { EngineEvent, GenerateRequest } from "../../src/engine/sequence.ts"
+import { random } from "./random.ts"
 
 const RUNS = Number(process.env["CRIA_SIMULATIONS"] ?? 300)
 const VOCABULARY = 64
 const END = VOCABULARY - 1
-
-/** A small generator of random numbers that a seed decides: mulberry32. */
-function random(seed: number): (max: number) => number {
-  let state = seed >>> 0
-  return (max) => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let t = Math.imul(state ^ (state >>> 15), 1 | state)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) % max
-  }
-}
 
 /** The answer that a request gets when it is alone, computed without the engine. */
 function alone({ prompt, maxTokens, sampling }: GenerateRequest, contextTokens: number): number[] {

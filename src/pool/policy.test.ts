@@ -1,0 +1,61 @@
+import { describe, expect, test } from "bun:test"
+
+import type { LoadedFacts, LoadOptions } from "../runner/protocol.ts"
+import { canServe, pickVictim, type Resident } from "./policy.ts"
+
+function resident(key: string, change: Partial<Resident> = {}): Resident {
+  return { key, leases: 0, keepAliveMs: 1000, lastUsedMs: 0, ...change }
+}
+
+describe("pickVictim()", () => {
+  test("takes the least recently used", () => {
+    expect(
+      pickVictim([resident("new", { lastUsedMs: 5 }), resident("old", { lastUsedMs: 2 })])?.key,
+    ).toBe("old")
+  })
+
+  test("never takes one that is in use", () => {
+    expect(
+      pickVictim([resident("busy", { leases: 1 }), resident("idle", { lastUsedMs: 9 })])?.key,
+    ).toBe("idle")
+    expect(pickVictim([resident("busy", { leases: 2 })])).toBeUndefined()
+  })
+
+  test("takes one that shall stay for ever only when there is no other", () => {
+    const forever = resident("forever", { keepAliveMs: Infinity })
+    expect(pickVictim([forever, resident("recent", { lastUsedMs: 99 })])?.key).toBe("recent")
+    expect(pickVictim([forever])?.key).toBe("forever")
+  })
+})
+
+describe("canServe()", () => {
+  const loaded: LoadOptions = { name: "m", path: "/m", flashAttention: "auto", cacheType: "f16" }
+  const facts: LoadedFacts = {
+    contextTokens: 4096,
+    parallel: 1,
+    totalBytes: 0,
+    gpuBytes: 0,
+    llamaVersion: "",
+  }
+
+  test.each<[string, Partial<LoadOptions>, Partial<LoadOptions>, boolean]>([
+    ["a request without wishes", {}, {}, true],
+    ["a smaller context", {}, { contextTokens: 2048 }, true],
+    ["an equal context", {}, { contextTokens: 4096 }, true],
+    ["a larger context", {}, { contextTokens: 8192 }, false],
+    [
+      "a context that was asked for before and capped by the model",
+      { contextTokens: 9000 },
+      { contextTokens: 8192 },
+      true,
+    ],
+    ["all layers on the GPU, whatever it has", { gpuLayers: 3 }, { gpuLayers: -1 }, true],
+    ["another number of layers", { gpuLayers: 3 }, { gpuLayers: 4 }, false],
+    ["the same number of layers", { gpuLayers: 0 }, { gpuLayers: 0 }, true],
+    ["other threads", { threads: 2 }, { threads: 4 }, false],
+    ["another batch", {}, { batchTokens: 256 }, false],
+    ["another way to read the file", { useMmap: true }, { useMmap: false }, false],
+  ])("decides on %s", (_, had, wanted, result) => {
+    expect(canServe({ ...loaded, ...had }, facts, { ...loaded, ...wanted })).toBe(result)
+  })
+})
