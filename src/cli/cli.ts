@@ -16,6 +16,8 @@ import { printError } from "./output.ts"
 
 /** Runs a command. Errors go to stderr in one line, and the exit status is 1. */
 export async function cliMain(args: readonly string[]): Promise<void> {
+  // Whoever reads our output may stop reading, as head does; a server of our own ends with us.
+  process.stdout.on("error", () => process.exit(1))
   try {
     const config = readConfig(process.env, (warning) => console.error(`Warning: ${warning}`))
     const program = createProgram(config)

@@ -93,6 +93,11 @@ export class FakeEffects implements PoolEffects<FakeRunner> {
     }
   }
 
+  /** Timers that have not fired. */
+  get timers(): number {
+    return this.#timers.length
+  }
+
   /** Lets time pass and timers fire. */
   advance(ms: number): void {
     this.#now += ms

@@ -237,6 +237,15 @@ describe("Pool", () => {
     expect((await again).runner).not.toBe(w.effects.runners[0] as FakeRunner)
   })
 
+  test("keeps no timer for a model that crashed while it was in use", async () => {
+    const w = world()
+    const lease = await loadNow(w, "a")
+    w.effects.runners[0]?.crash()
+    await settle()
+    lease[Symbol.dispose]()
+    expect(w.effects.timers).toBe(0)
+  })
+
   test("loads a model anew for options that it cannot serve, once its requests are over", async () => {
     const w = world()
     const small = await loadNow(w, "a")

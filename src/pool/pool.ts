@@ -314,7 +314,9 @@ export class Pool<R extends PooledRunner> implements AsyncDisposable {
     this.#remove(entry)
   }
 
+  /** The process of an entry has ended, on request or by itself. */
   #remove(entry: Entry<R>): void {
+    entry.state = "stopping"
     entry.cancelTimer()
     if (this.#entries.get(entry.key) === entry) this.#entries.delete(entry.key)
     for (const waiter of this.#waiters) waiter.needsRoom &&= this.#entries.size > 0

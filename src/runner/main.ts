@@ -33,6 +33,8 @@ const ORPHAN_GRACE_MS = 3000
 export async function runnerMain(): Promise<void> {
   // A Ctrl-C in the terminal is for the server, which ends its runners itself.
   process.on("SIGINT", () => {})
+  // A log that nobody reads any more must not end a runner.
+  process.stderr.on("error", () => {})
   const config = readConfig(process.env)
   const log = createLogger((line) => process.stderr.write(`${line}\n`), config.logLevel)
   const runner = new Runner(log, config)

@@ -42,6 +42,7 @@ async function simulate(seed: number): Promise<void> {
   expect(requests.every(({ answers }) => answers === 1)).toBe(true)
   expect(pool.list()).toEqual([])
   expect(effects.loads).toEqual([])
+  expect(effects.timers).toBe(0)
 }
 
 interface World {

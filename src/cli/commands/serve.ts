@@ -23,6 +23,8 @@ export interface ServeFlags {
 
 /** Serves until SIGINT, SIGTERM, or for a private server the end of stdin. */
 export async function serve(config: Config, flags: ServeFlags): Promise<void> {
+  // A log that nobody reads any more must not end the server.
+  process.stderr.on("error", () => {})
   const log = createLogger((line) => process.stderr.write(`${line}\n`), config.logLevel)
   const isPrivate = flags.private === true
   await using app = createApp({ config, log, file: flags.file })
