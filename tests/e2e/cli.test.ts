@@ -2,7 +2,13 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { cpSync, mkdirSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 
-import { encodeGguf, type GgufInput, packStrings, text, u32 } from "../../src/gguf/write.ts"
+import {
+  encodeGguf,
+  type GgufInput,
+  packStrings,
+  text as textValue,
+  u32,
+} from "../../src/gguf/write.ts"
 import { DEMO, World } from "./support.ts"
 
 let world: World
@@ -111,20 +117,20 @@ describe("cria run", () => {
   })
 })
 
+/** Runs a file and gives the complaint. */
+async function complaint(path: string): Promise<string> {
+  const { code, stdout, stderr } = await world.run(["run", path, "Hello"])
+  expect({ code, stdout }).toEqual({ code: 1, stdout: "" })
+  return stderr
+}
+
+function writeFile(name: string, content: string | Uint8Array): string {
+  const path = join(world.folder, name)
+  writeFileSync(path, content)
+  return path
+}
+
 describe("cria run, when something is wrong", () => {
-  /** Runs a file and gives the complaint. */
-  async function complaint(path: string): Promise<string> {
-    const { code, stdout, stderr } = await world.run(["run", path, "Hello"])
-    expect({ code, stdout }).toEqual({ code: 1, stdout: "" })
-    return stderr
-  }
-
-  function file(name: string, content: string | Uint8Array): string {
-    const path = join(world.folder, name)
-    writeFileSync(path, content)
-    return path
-  }
-
   test.each([
     [
       "a file that is no GGUF",
@@ -152,7 +158,7 @@ describe("cria run, when something is wrong", () => {
       /ends at byte \d+, the file at 3000000: it may be incomplete/,
     ],
   ])("says what is wrong with %s", async (_, name, content, message) => {
-    const stderr = await complaint(file(name, content()))
+    const stderr = await complaint(writeFile(name, content()))
     expect(stderr).toStartWith("Error: ")
     expect(stderr).toMatch(message)
   })
@@ -210,12 +216,12 @@ describe("cria run, when something is wrong", () => {
 async function hugeModel(path: string): Promise<string> {
   const rows = 2 ** 30
   const metadata = new Map<string, GgufInput>([
-    ["general.architecture", text("llama")],
+    ["general.architecture", textValue("llama")],
     ["llama.block_count", u32(1)],
     ["llama.context_length", u32(4096)],
     ["llama.embedding_length", u32(4096)],
     ["llama.attention.head_count", u32(32)],
-    ["tokenizer.ggml.model", text("llama")],
+    ["tokenizer.ggml.model", textValue("llama")],
     ["tokenizer.ggml.tokens", packStrings(["a", "b"])],
   ])
   const tensors = [

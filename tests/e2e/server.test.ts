@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 
 import { Ollama } from "ollama"
-import OpenAI from "openai"
+import { NotFoundError, OpenAI } from "openai"
 
-import { DRAFT, ndjson, residentBytes, type Server, World } from "./support.ts"
+import { DRAFT, ndjson, type Outcome, residentBytes, type Server, World } from "./support.ts"
 
 let world: World
 let server: Server
@@ -22,6 +22,17 @@ afterAll(async () => {
 })
 
 const CAPITAL = { model: "demo", prompt: "What is the capital of France?", think: false }
+
+async function askCapital(country: string): Promise<string> {
+  const prompt = `What is the capital of ${country}?`
+  const reply = await server.json("/api/generate", { ...CAPITAL, prompt, stream: false })
+  return String(reply["response"])
+}
+
+/** Runs a command against the server. */
+function cria(...args: string[]): Promise<Outcome> {
+  return world.run(args, { env: { CRIA_HOST: new URL(server.url).host } })
+}
 
 const WEATHER = {
   type: "function" as const,
@@ -127,16 +138,8 @@ describe("the native API", () => {
       Egypt: "Cairo",
       Germany: "Berlin",
     }
-    const ask = async (country: string) => {
-      const reply = await server.json("/api/generate", {
-        ...CAPITAL,
-        prompt: `What is the capital of ${country}?`,
-        stream: false,
-      })
-      return String(reply["response"])
-    }
     const countries = Object.keys(capitals)
-    const answers = await Promise.all([...countries, ...countries, ...countries].map(ask))
+    const answers = await Promise.all([...countries, ...countries, ...countries].map(askCapital))
     for (const [i, answer] of answers.entries()) {
       expect(answer).toContain(Object.values(capitals)[i % countries.length] ?? "?")
     }
@@ -351,7 +354,7 @@ describe("real clients", () => {
     const error = await client.chat.completions
       .create({ model: "nope", messages: [{ role: "user", content: "x" }] })
       .catch((caught: unknown) => caught)
-    expect(error).toBeInstanceOf(OpenAI.NotFoundError)
+    expect(error).toBeInstanceOf(NotFoundError)
     expect(String(error)).toContain("model 'nope' not found")
   })
 
@@ -393,9 +396,6 @@ print("".join(c.choices[0].delta.content or "" for c in client.chat.completions.
 })
 
 describe("the commands that talk to a server", () => {
-  const cria = (...args: string[]) =>
-    world.run(args, { env: { CRIA_HOST: new URL(server.url).host } })
-
   test("list, ps and stop print what Ollama's print", async () => {
     await server.json("/api/generate", { model: "demo" })
     const list = await cria("list", "demo")
