@@ -84,21 +84,19 @@ export class NativeContext implements Disposable {
     this.#library.check(result, "Cannot start a step")
   }
 
-  /** Waits for the step in slices, so that the event loop goes on turning. */
+  /**
+   * Waits for the step in slices, so that the event loop goes on turning. Two turns come first: in the one, consumers
+   * take the last step's events; in the other, what they wrote leaves.
+   */
   async wait(): Promise<StepOutcome> {
     const action = "Cannot compute a step"
+    const { cria_step_wait: wait } = this.#functions
+    await nextTurn()
     do {
-      // One turn for what the last step's events woke up; then the wait itself.
+      // The wait is the point of the loop.
       // oxlint-disable-next-line no-await-in-loop
       await nextTurn()
-    } while (
-      isPending(
-        this.#library.check(
-          this.#functions.cria_step_wait(this.#handle, WAIT_SLICE_MICROS),
-          action,
-        ),
-      )
-    )
+    } while (isPending(this.#library.check(wait(this.#handle, WAIT_SLICE_MICROS), action)))
     const [code = 0, decodeMicros = 0, sampleMicros = 0] = this.#header
     return { code, decodeMicros, sampleMicros }
   }

@@ -20,6 +20,9 @@ constexpr int HEADER_DECODE_US = 1;
 constexpr int HEADER_SAMPLE_US = 2;
 constexpr int HEADER_REUSED = 3;
 
+// How long the engine thread stays awake after a step. Longer than JavaScript takes between two steps (some 100 us).
+constexpr int64_t LOOK_OUT_US = 300;
+
 // ggml's own pool, for builds without OpenMP: otherwise every graph starts and joins its threads anew.
 class Threadpool {
   public:
@@ -234,7 +237,7 @@ class Context {
 
     std::mutex mutex_;
     std::condition_variable changed_;
-    State state_ = State::STARTING;
+    std::atomic<State> state_{State::STARTING};
     bool stop_ = false;
     std::atomic<bool> abort_{false};
     std::string error_;
@@ -320,6 +323,9 @@ class Context {
         state_ = failure.empty() ? State::IDLE : State::FAILED;
         changed_.notify_all();
         while (failure.empty()) {
+            lock.unlock();
+            look_out();
+            lock.lock();
             changed_.wait(lock, [&] { return stop_ || state_ == State::BUSY; });
             if (stop_) break;
             lock.unlock();
@@ -334,6 +340,12 @@ class Context {
             llama_detach_threadpool(ctx_);
             llama_free(ctx_);
         }
+    }
+
+    // The next step usually follows within a fraction of a millisecond; waking a sleeping thread takes nearly as long.
+    void look_out() {
+        const int64_t until = ggml_time_us() + LOOK_OUT_US;
+        while (state_ != State::BUSY && ggml_time_us() < until) std::this_thread::yield();
     }
 
     std::string start() noexcept {

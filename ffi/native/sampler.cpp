@@ -31,23 +31,60 @@ float number(const common_json & config, const char * key, float fallback) {
     return value;
 }
 
+// Rows are read in blocks whose maximum the compiler finds with vector instructions: most blocks hold nothing of
+// interest and are passed over.
+constexpr int32_t BLOCK = 64;
+
+float block_max(const float * v, int32_t n) {
+    float lanes[8];
+    for (float & lane : lanes) lane = -std::numeric_limits<float>::infinity();
+    int32_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        for (int32_t j = 0; j < 8; j++) lanes[j] = v[i + j] > lanes[j] ? v[i + j] : lanes[j];
+    }
+    float best = lanes[0];
+    for (float lane : lanes) best = lane > best ? lane : best;
+    for (; i < n; i++) best = v[i] > best ? v[i] : best;
+    return best;
+}
+
+// Index of the largest logit, the first of equal ones; values that are not numbers never win.
+int32_t best_index(const float * logits, int32_t n) {
+    int32_t best_block = 0;
+    float best = -std::numeric_limits<float>::infinity();
+    for (int32_t start = 0; start < n; start += BLOCK) {
+        const float max = block_max(logits + start, std::min(BLOCK, n - start));
+        if (max > best) {
+            best = max;
+            best_block = start;
+        }
+    }
+    const float * block = logits + best_block;
+    return static_cast<int32_t>(std::find(block, logits + std::min(n, best_block + BLOCK), best) - logits);
+}
+
 // Best logit first; equal logits by lower token id, so that results never depend on the algorithm.
 bool better(const llama_token_data & a, const llama_token_data & b) {
     return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
 }
 
-// The k best of a row, best first. One pass with a heap of k: most tokens cost one comparison.
+// The k best of a row, best first: a heap of k, into which only blocks with something better are looked at.
 void best_of(const float * logits, int32_t n, int32_t k, std::vector<llama_token_data> & out) {
     out.clear();
-    for (int32_t id = 0; id < n; id++) {
-        const llama_token_data candidate{id, logits[id], 0.0f};
-        if (static_cast<int32_t>(out.size()) < k) {
-            out.push_back(candidate);
-            std::push_heap(out.begin(), out.end(), better);
-        } else if (logits[id] > out.front().logit) {
-            std::pop_heap(out.begin(), out.end(), better);
-            out.back() = candidate;
-            std::push_heap(out.begin(), out.end(), better);
+    for (int32_t start = 0; start < n; start += BLOCK) {
+        const int32_t end = std::min(n, start + BLOCK);
+        const bool is_full = static_cast<int32_t>(out.size()) == k;
+        if (is_full && !(block_max(logits + start, end - start) > out.front().logit)) continue;
+        for (int32_t id = start; id < end; id++) {
+            const llama_token_data candidate{id, logits[id], 0.0f};
+            if (static_cast<int32_t>(out.size()) < k) {
+                out.push_back(candidate);
+                std::push_heap(out.begin(), out.end(), better);
+            } else if (logits[id] > out.front().logit) {
+                std::pop_heap(out.begin(), out.end(), better);
+                out.back() = candidate;
+                std::push_heap(out.begin(), out.end(), better);
+            }
         }
     }
     std::sort_heap(out.begin(), out.end(), better);
@@ -218,12 +255,12 @@ class ChainSampler final : public Sampler {
     }
 
     llama_token pick(const float * logits, int32_t & status) {
-        const float * best = std::max_element(logits, logits + model_->n_vocab);
-        if (!std::isfinite(*best)) {
+        const int32_t best = best_index(logits, model_->n_vocab);
+        if (best >= model_->n_vocab || !std::isfinite(logits[best])) {
             status = STATUS_NOT_FINITE;
             return -1;
         }
-        llama_token token = greedy_ ? static_cast<llama_token>(best - logits) : from_chain(logits);
+        llama_token token = greedy_ ? best : from_chain(logits);
         if (grammar_ && !allows(grammar_.get(), token)) token = within_grammar(logits);
         if (token < 0) {
             status = STATUS_GRAMMAR_STUCK;
@@ -271,7 +308,7 @@ class ChainSampler final : public Sampler {
 
     // Log-probabilities before any sampler: the model's own distribution, as the APIs define them.
     void logprobs(const float * logits, Draw & draw) {
-        const float max = *std::max_element(logits, logits + model_->n_vocab);
+        const float max = logits[best_index(logits, model_->n_vocab)];
         const double denominator = log_sum_exp(logits, model_->n_vocab, max);
         draw.logprob = static_cast<float>(logits[draw.token] - denominator);
         const int32_t count = std::min({draw.top_count, draw.top_capacity, model_->n_vocab});

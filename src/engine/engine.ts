@@ -121,20 +121,22 @@ export class Engine implements AsyncDisposable {
     await this.#backend[Symbol.asyncDispose]()
   }
 
+  /**
+   * The loop. Between a step's end and the next one's start nothing is awaited: consumers of events get their turn
+   * while native code computes.
+   */
   async #run(): Promise<void> {
     while (this.#closed === undefined) {
-      this.#dropAborted()
-      this.#admit()
-      const plan = schedule(this.#running, {
-        stepTokens: this.#backend.info.batchTokens,
-        mixedPromptTokens: this.#mixedPromptTokens,
-      })
+      const plan = this.#plan()
       if (plan.length === 0) {
         await this.#sleep()
         continue
       }
       try {
-        await this.#step(plan)
+        const batch = this.#start(plan)
+        const outcome = await this.#backend.wait()
+        this.#inFlight = []
+        this.#settle(plan, batch, outcome)
       } catch (error) {
         this.#closed = toCriaError(error)
       }
@@ -142,16 +144,23 @@ export class Engine implements AsyncDisposable {
     for (const sequence of [...this.#running, ...this.#waiting]) this.#fail(sequence, this.#closed)
   }
 
-  async #step(plan: readonly PlanEntry<Sequence>[]): Promise<void> {
+  #plan(): PlanEntry<Sequence>[] {
+    this.#dropAborted()
+    this.#admit()
+    return schedule(this.#running, {
+      stepTokens: this.#backend.info.batchTokens,
+      mixedPromptTokens: this.#mixedPromptTokens,
+    })
+  }
+
+  #start(plan: readonly PlanEntry<Sequence>[]): Batch {
     const now = this.#now()
     for (const { sequence } of plan) sequence.markStarted(now)
     const batch = fillBatch(this.#backend.arrays, plan)
     this.#inFlight = plan
     this.#backend.submit(batch.tokens, batch.rows.length)
-    const outcome = await this.#backend.wait()
-    this.#inFlight = []
     this.#steps++
-    this.#settle(plan, batch, outcome)
+    return batch
   }
 
   #sleep(): Promise<void> {

@@ -50,6 +50,7 @@ class Runner {
   readonly #out = Bun.stdout.writer()
   readonly #requests = new Map<number, AbortController>()
   readonly #loading = new AbortController()
+  #frames = ""
   #library: NativeLibrary | undefined
   #model: LocalModel | undefined
   #load: Promise<void> = Promise.resolve()
@@ -59,10 +60,10 @@ class Runner {
     this.#config = config
   }
 
+  /** Queues a frame. All frames of one turn of the event loop, such as a step's, leave in one write. */
   send(frame: RunnerFrame): void {
-    // A broken pipe means that the server is gone; the end of stdin says so too and ends this process.
-    void Promise.resolve(this.#out.write(`${JSON.stringify(frame)}\n`)).catch(() => {})
-    void Promise.resolve(this.#out.flush()).catch(() => {})
+    if (this.#frames === "") setImmediate(() => void this.#flush())
+    this.#frames += `${JSON.stringify(frame)}\n`
   }
 
   /** Acts on a command. Long ones go on in the background and report by frames. */
@@ -95,8 +96,19 @@ class Runner {
     this.#loading.abort()
     await this.#load
     await this.#model?.[Symbol.asyncDispose]()
-    await this.#out.flush()
+    await this.#flush()
     process.exit(0)
+  }
+
+  async #flush(): Promise<void> {
+    const frames = this.#frames
+    this.#frames = ""
+    try {
+      await this.#out.write(frames)
+      await this.#out.flush()
+    } catch {
+      // A broken pipe means that the server is gone; the end of stdin says so too and ends this process.
+    }
   }
 
   async #loadModel(options: LoadOptions): Promise<void> {
