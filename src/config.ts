@@ -146,12 +146,7 @@ class Reader {
   /** The value of a variable, `undefined` when it is unset or empty. */
   text(name: string): string | undefined {
     const twin = name.replace(/^OLLAMA_/, "CRIA_")
-    const raw = this.#env[twin] ?? this.#env[name]
-    const trimmed = raw
-      ?.trim()
-      .replace(/^["']|["']$/g, "")
-      .trim()
-    return trimmed === "" ? undefined : trimmed
+    return trimmed(this.#env[twin]) || trimmed(this.#env[name]) || undefined
   }
 
   /** The value parsed, or the default with a warning when it cannot be. */
@@ -168,7 +163,10 @@ class Reader {
   }
 }
 
-const wholeNumber = z.string().regex(/^\d+$/, "expected a whole number").transform(Number)
+const wholeNumber = z
+  .string()
+  .regex(/^\d{1,15}$/, "expected a whole number")
+  .transform(Number)
 
 /** Go's ParseBool; anything else that is set counts as true. */
 const boolean = z
@@ -200,6 +198,7 @@ export function readConfig(env: Environment, warn: (message: string) => void = (
   const reader = new Reader(env, warn)
   const loadTimeoutMs = reader.parsed("OLLAMA_LOAD_TIMEOUT", duration, 5 * 60_000)
   const flash = reader.text("OLLAMA_FLASH_ATTENTION")
+  const nativeFolder = reader.text("CRIA_NATIVE_DIR")
   return {
     host: parseHost(reader.text("OLLAMA_HOST") ?? ""),
     models: folder(reader.text("OLLAMA_MODELS") ?? join(homedir(), ".cria/models")),
@@ -216,17 +215,20 @@ export function readConfig(env: Environment, warn: (message: string) => void = (
     flashAttention: flash === undefined ? "auto" : boolean.parse(flash) ? "on" : "off",
     cacheType: reader.parsed("OLLAMA_KV_CACHE_TYPE", cacheType, "f16"),
     threads: reader.parsed("CRIA_THREADS", wholeNumber, 0),
-    nativeFolder: reader.text("CRIA_NATIVE_DIR"),
+    nativeFolder: nativeFolder === undefined ? undefined : folder(nativeFolder),
     cache: folder(reader.text("CRIA_CACHE") ?? defaultCache(env)),
   }
 }
 
 /**
  * Reads `[scheme://]host[:port][/path]` as Ollama does: port 11434 by default, 80 or 443 when a scheme is given.
+ * Without a host it is loopback, where Ollama means every interface: nobody gets on the network by leaving something
+ * out.
  *
  * @throws {CriaError} `invalid-input` when there is no host or the port is not a number below 65536.
  */
 export function parseHost(text: string): HostAddress {
+  if (text === "ollama.com") return parseHost("https://ollama.com")
   const match = /^(?:(https?):\/\/)?(\[[^\]]*\]|[^:/]*|[^/]*:[^/]*:[^/]*)(?::(\d+))?(\/.*)?$/.exec(
     text.trim(),
   )
@@ -269,5 +271,14 @@ function folder(path: string): string {
 
 function defaultCache(env: Environment): string {
   if (process.platform === "darwin") return join(homedir(), "Library/Caches/cria")
-  return join(env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "cria")
+  const xdg = env["XDG_CACHE_HOME"] ?? ""
+  return join(isAbsolute(xdg) ? xdg : join(homedir(), ".cache"), "cria")
+}
+
+/** Without blanks and quotes around it. */
+function trimmed(value = ""): string {
+  return value
+    .trim()
+    .replace(/^["']|["']$/g, "")
+    .trim()
 }

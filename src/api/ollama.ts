@@ -6,8 +6,9 @@
 
 import { z } from "zod"
 
+import { errorMessage } from "../util/errors.ts"
 import { parseDurationMs } from "../util/units.ts"
-import { flag, list, text } from "./parts.ts"
+import { flag, list, text, topLogprobs } from "./parts.ts"
 
 /** Levels of thinking; `true` and `false` are the others. */
 const THINK_LEVELS = ["low", "medium", "high", "max"] as const
@@ -45,15 +46,18 @@ const keepAlive = z
         const ms = parseDurationMs(value)
         return ms < 0 ? Infinity : ms
       }
-      context.addIssue({ code: "custom", message: `Unsupported type: '${typeof value}'` })
+      context.addIssue({ code: "custom", message: `Unsupported type: '${goType(value)}'` })
     } catch (error) {
-      context.addIssue({
-        code: "custom",
-        message: error instanceof Error ? error.message : String(error),
-      })
+      context.addIssue({ code: "custom", message: errorMessage(error) })
     }
     return z.NEVER
   })
+
+/** Go's name for the type of a JSON value that is neither number nor text. */
+function goType(value: unknown): string {
+  if (typeof value === "boolean") return "bool"
+  return Array.isArray(value) ? "[]interface {}" : "map[string]interface {}"
+}
 
 const options = z
   .record(z.string(), z.unknown())
@@ -62,7 +66,13 @@ const options = z
 
 const toolCall = z.object({
   id: text,
-  function: z.object({ name: text, arguments: z.record(z.string(), z.unknown()).default({}) }),
+  function: z.object({
+    name: text,
+    arguments: z
+      .record(z.string(), z.unknown())
+      .nullish()
+      .transform((value) => value ?? {}),
+  }),
 })
 
 const message = z.object({
@@ -90,10 +100,7 @@ const shared = {
   truncate: z.boolean().nullish(),
   shift: z.boolean().nullish(),
   logprobs: flag(false),
-  top_logprobs: z
-    .number()
-    .nullish()
-    .transform((value) => value ?? 0),
+  top_logprobs: topLogprobs,
   _debug_render_only: flag(false),
 }
 

@@ -6,7 +6,7 @@
 
 import { z } from "zod"
 
-import { flag, list, text } from "./parts.ts"
+import { flag, list, text, topLogprobs } from "./parts.ts"
 
 const part = z.object({ type: z.string(), text: z.string().optional() }).loose()
 
@@ -57,7 +57,7 @@ export const chatCompletionRequest = z.object({
   reasoning: z.object({ effort: z.string().nullish() }).nullish(),
   reasoning_effort: z.string().nullish(),
   logprobs: flag(false),
-  top_logprobs: z.number().nullish(),
+  top_logprobs: topLogprobs,
   /** As in Ollama's own API: beyond OpenAI's. */
   options: z
     .record(z.string(), z.unknown())

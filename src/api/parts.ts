@@ -30,10 +30,24 @@ export function list<T, I>(item: z.ZodType<T, I>): z.ZodType<T[], I[] | null | u
     .transform((value) => value ?? [])
 }
 
+/** Most alternatives of a token that may be asked for. */
+const TOP_LOGPROBS_MAX = 20
+
+/** How many alternatives to report beside each token. */
+export const topLogprobs: z.ZodType<number, number | null | undefined> = z
+  .int()
+  .nullish()
+  .transform((value) => value ?? 0)
+  .refine(
+    (count) => count >= 0 && count <= TOP_LOGPROBS_MAX,
+    `top_logprobs must be between 0 and ${TOP_LOGPROBS_MAX}`,
+  )
+
 /**
  * Reads a request body.
  *
- * Names of top-level fields match in any case, as in Go; unknown fields are ignored.
+ * Names of top-level fields match in any case, as in Go; unknown fields are ignored. Text after the JSON is an error,
+ * where Ollama does not look at it: it is more likely a mistake than meant.
  *
  * @throws {CriaError} `invalid-input` that names the field, what is there and what was expected.
  */
@@ -45,9 +59,10 @@ export function parseBody<T>(schema: z.ZodObject, body: string, emptyText: strin
   return result.data as T
 }
 
-/** The complaint of a schema in one line. */
-export function describe(error: z.ZodError): CriaError {
+/** The complaint of a schema in one line. Those that we word ourselves are texts that clients know. */
+function describe(error: z.ZodError): CriaError {
   const [issue] = error.issues
+  if (issue?.code === "custom") return new CriaError("invalid-input", issue.message)
   const path =
     issue === undefined || issue.path.length === 0 ? "the request" : `"${issue.path.join(".")}"`
   const message = issue?.message ?? "not understood"

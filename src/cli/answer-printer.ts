@@ -33,7 +33,7 @@ export async function printAnswer(
   options: PrintOptions,
   onFirst: () => void,
 ): Promise<PrintedAnswer> {
-  const printer = new Printer(options)
+  using printer = new Printer(options)
   for await (const reply of replies) {
     const part =
       "message" in reply ? reply.message : { content: reply.response, thinking: reply.thinking }
@@ -73,11 +73,15 @@ function row(label: string, value: string): void {
   console.error(`${label.padEnd(LABEL_WIDTH)}${value}`)
 }
 
-class Printer {
+/** Dispose it, so that the terminal gets its colour back however the answer ended. */
+class Printer implements Disposable {
   content = ""
   thinking = ""
   readonly #hideThinking: boolean
-  readonly #isColoured = process.stdout.isTTY
+  readonly #grey = process.stdout.isTTY ? GREY : ""
+  readonly #reset = process.stdout.isTTY ? RESET : ""
+  /** The heading of the thinking is printed, its end is not. */
+  #isThinking = false
 
   constructor({ hideThinking }: PrintOptions) {
     this.#hideThinking = hideThinking
@@ -86,25 +90,35 @@ class Printer {
   print(content: string, thinking: string): void {
     if (thinking !== "") this.#printThinking(thinking)
     if (content === "") return
-    if (this.content === "" && this.thinking !== "" && !this.#hideThinking) {
-      process.stdout.write(`\n...done thinking.\n${this.#isColoured ? RESET : ""}\n`)
-    }
+    this.#endThinking()
     this.content += content
     process.stdout.write(content)
   }
 
   printCalls(calls: readonly { function: { name: string; arguments: unknown } }[]): void {
+    if (calls.length > 0) this.#endThinking()
     for (const { function: call } of calls) {
       const args = JSON.stringify(call.arguments)
       console.log(`  Model called a non-existent function '${call.name}()' with arguments: ${args}`)
     }
   }
 
+  [Symbol.dispose](): void {
+    if (this.#isThinking) process.stdout.write(this.#reset)
+  }
+
   #printThinking(text: string): void {
-    if (!this.#hideThinking) {
-      if (this.thinking === "") process.stdout.write(`${this.#isColoured ? GREY : ""}Thinking...\n`)
-      process.stdout.write(text)
-    }
     this.thinking += text
+    if (this.#hideThinking) return
+    if (!this.#isThinking) process.stdout.write(`${this.#grey}Thinking...\n`)
+    this.#isThinking = true
+    process.stdout.write(text)
+  }
+
+  #endThinking(): void {
+    if (!this.#isThinking) return
+    this.#isThinking = false
+    const lineEnd = this.thinking.endsWith("\n") ? "" : "\n"
+    process.stdout.write(`${lineEnd}...done thinking.\n${this.#reset}\n`)
   }
 }

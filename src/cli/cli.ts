@@ -6,7 +6,7 @@
 
 import { Command, CommanderError } from "commander"
 
-import { type Config, readConfig } from "../config.ts"
+import { type Config, readConfig, type Variable, VARIABLES } from "../config.ts"
 import { versionText } from "../version.ts"
 import type { RunFlags } from "./commands/run.ts"
 import type { ServeFlags } from "./commands/serve.ts"
@@ -18,32 +18,52 @@ import { printError } from "./output.ts"
 export async function cliMain(args: readonly string[]): Promise<void> {
   // Whoever reads our output may stop reading, as head does; a server of our own ends with us.
   process.stdout.on("error", () => process.exit(1))
+  const program = new Command("cria")
   try {
     const config = readConfig(process.env, (warning) => console.error(`Warning: ${warning}`))
-    const program = createProgram(config)
+    fillProgram(program, config)
     if (args.length === 0) program.outputHelp()
-    else await program.parseAsync([...args], { from: "user" })
+    else await program.parseAsync(withThinkValue(args), { from: "user" })
   } catch (error) {
     if (error instanceof CommanderError && error.exitCode === 0) return
-    printError(error instanceof CommanderError ? new Error(wording(error)) : error)
+    printError(error instanceof CommanderError ? new Error(wording(error, program)) : error)
     process.exitCode = 1
   }
 }
 
+/** `--think` takes its value after a `=` only: the word behind it is the model or the prompt. */
+function withThinkValue(args: readonly string[]): string[] {
+  const end = args.indexOf("--")
+  return args.map((arg, i) => (arg === "--think" && (end < 0 || i < end) ? "--think=true" : arg))
+}
+
 /** The table of commands. */
-function createProgram(config: Config): Command {
-  const program = new Command("cria")
+function fillProgram(program: Command, config: Config): void {
+  program
     .description("Run language models on your own machine")
     .version(versionText(), "-v, --version")
     .helpCommand("help [command]", "Help about a command")
     .configureOutput({ outputError: () => {}, writeErr: () => {} })
     .exitOverride()
+    // Behind a command, -v is that command's.
+    .enablePositionalOptions()
     .showHelpAfterError(false)
   addServe(program, config)
-  addRun(program, config)
   addShow(program, config)
+  addRun(program, config)
+  addStop(program, config)
   addLists(program, config)
-  return program
+  for (const command of [program, ...program.commands]) {
+    const isServe = command.name() === "serve"
+    const used = VARIABLES.filter(({ name }) => isServe || name === "OLLAMA_HOST")
+    command.addHelpText("after", environmentText(used))
+  }
+}
+
+/** The end of a page of help. */
+function environmentText(variables: readonly Variable[]): string {
+  const rows = variables.map(({ name, about }) => `      ${name.padEnd(27)}   ${about}`)
+  return `\nEnvironment Variables:\n${rows.join("\n")}`
 }
 
 function addServe(program: Command, config: Config): void {
@@ -68,7 +88,10 @@ function addRun(program: Command, config: Config): void {
     .option("--keepalive <duration>", "how long the model stays loaded afterwards (5m)")
     .option("--verbose", "show timings for the answer")
     .option("--format <format>", "format of the answer: json, or a JSON schema")
-    .option("--think [value]", "think first: true, false, high, medium, low, max")
+    .option(
+      "--think <value>",
+      "think first, as --think or --think=high: true, false, high, medium, low, max",
+    )
     .option("--hidethinking", "do not show what the model thinks")
     .option("--nowordwrap", "leave lines as the model wrote them, which is always so")
     .action(async (model: string, prompt: string[], flags: RunFlags) => {
@@ -93,22 +116,7 @@ function addShow(program: Command, config: Config): void {
     })
 }
 
-function addLists(program: Command, config: Config): void {
-  program
-    .command("list [prefix]")
-    .alias("ls")
-    .description("List installed models")
-    .action(async (prefix: string | undefined) => {
-      const { list } = await import("./commands/list.ts")
-      await list(await connect(config), prefix)
-    })
-  program
-    .command("ps [prefix]")
-    .description("List loaded models")
-    .action(async (prefix: string | undefined) => {
-      const { ps } = await import("./commands/list.ts")
-      await ps(await connect(config), prefix)
-    })
+function addStop(program: Command, config: Config): void {
   program
     .command("stop <model>")
     .description("Unload a model")
@@ -118,17 +126,55 @@ function addLists(program: Command, config: Config): void {
     })
 }
 
+function addLists(program: Command, config: Config): void {
+  program
+    .command("list [prefix]")
+    .alias("ls")
+    .allowExcessArguments()
+    .description("List installed models")
+    .action(async (prefix: string | undefined) => {
+      const { list } = await import("./commands/list.ts")
+      await list(await connect(config), prefix)
+    })
+  program
+    .command("ps [prefix]")
+    .allowExcessArguments()
+    .description("List loaded models")
+    .action(async (prefix: string | undefined) => {
+      const { ps } = await import("./commands/list.ts")
+      await ps(await connect(config), prefix)
+    })
+}
+
 /** Commander's complaints in the words of Ollama's command line. */
-function wording(error: CommanderError): string {
+function wording(error: CommanderError, program: Command): string {
   const [, quoted = ""] = /'([^']*)'/.exec(error.message) ?? []
   switch (error.code) {
     case "commander.unknownCommand":
       return `unknown command "${quoted}" for "cria"`
     case "commander.unknownOption":
-      return `unknown flag: ${quoted}`
+      return unknownFlag(quoted)
+    case "commander.optionMissingArgument":
+      return `flag needs an argument: ${quoted.split(" ")[0]}`
     case "commander.missingArgument":
-      return "requires at least 1 arg(s), only received 0"
+    case "commander.excessArguments":
+      return wrongCount(program)
     default:
       return error.message.replace(/^error: /, "")
   }
+}
+
+function unknownFlag(written: string): string {
+  if (written.startsWith("--")) return `unknown flag: ${written.split("=")[0]}`
+  return `unknown shorthand flag: '${written[1]}' in ${written}`
+}
+
+/** Of arguments that were given to the command that was called. */
+function wrongCount({ args: [name = ""], commands }: Command): string {
+  const called = commands.find((command) => [command.name(), ...command.aliases()].includes(name))
+  const { args = [], registeredArguments = [] } = called ?? {}
+  const wanted = registeredArguments.filter(({ required }) => required).length
+  return registeredArguments.some(({ variadic }) => variadic)
+    ? `requires at least ${wanted} arg(s), only received ${args.length}`
+    : `accepts ${wanted} arg(s), received ${args.length}`
 }

@@ -64,7 +64,7 @@ function command(text: string, turns: Turn[]): void {
       console.error(HELP)
       return
     default:
-      console.log(`Unknown command '${text}'. Type /? for help`)
+      console.log(`Unknown command '${name}'. Type /? for help`)
   }
 }
 
@@ -134,8 +134,8 @@ class Input implements Disposable {
   }
 
   #line(prompt: string): Promise<string | undefined> {
-    const queued = this.#queued.shift()
-    if (queued !== undefined) return Promise.resolve(queued)
+    // The end of input may wait there too.
+    if (this.#queued.length > 0) return Promise.resolve(this.#queued.shift())
     this.#lines.setPrompt(prompt)
     this.#lines.prompt()
     return new Promise((resolve) => {

@@ -11,19 +11,24 @@ import { linesOf } from "../util/lines.ts"
 /** Fields of a request, as the HTTP API documents them. */
 export type RequestFields = Readonly<Record<string, unknown>>
 
+/** Sends a request: `fetch`, or what stands in for it. */
+export type Send = (url: string, init: RequestInit) => Promise<Response>
+
 /** Talks to one server. */
 export class Client {
   readonly url: string
+  readonly #send: Send
 
   /** @param url Without a slash at the end. */
-  constructor(url: string) {
+  constructor(url: string, send: Send = fetch) {
     this.url = url
+    this.#send = send
   }
 
   /** True when a server answers. @throws {CriaError} When something answers, but no such server. */
   async isUp(): Promise<boolean> {
     try {
-      const response = await fetch(`${this.url}/`, { method: "HEAD" })
+      const response = await this.#send(`${this.url}/`, { method: "HEAD" })
       if (response.ok) return true
       throw new CriaError(
         "unavailable",
@@ -94,7 +99,7 @@ export class Client {
     body: RequestFields | undefined,
     signal: AbortSignal | undefined,
   ): Promise<Response> {
-    const response = await fetch(`${this.url}${path}`, {
+    const response = await this.#send(`${this.url}${path}`, {
       method,
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
       ...(signal === undefined ? {} : { signal }),

@@ -43,6 +43,8 @@ export async function* answerEvents(
       continue
     }
     yield* asDeltas(reader.finish(), logprobs)
+    // Tokens of a tool call, and those that gave no text.
+    if (!logprobs.isEmpty) yield* asDeltas([{ content: "", thinking: "" }], logprobs)
     for (const call of reader.toolCalls(event.reason.kind === "length"))
       yield { kind: "tool-call", call }
     yield {
@@ -148,6 +150,10 @@ class LogprobTexts {
 
   constructor(vocabulary: Vocabulary) {
     this.#vocabulary = vocabulary
+  }
+
+  get isEmpty(): boolean {
+    return this.#waiting.length === 0
   }
 
   add(logprobs: readonly TokenLogprob[]): void {

@@ -89,7 +89,8 @@ function candidates(
     list.push(current)
   }
   while (wishes.contextTokens === undefined && current.contextTokens > SMALLEST_DEFAULT_TOKENS) {
-    current = { ...current, contextTokens: Math.floor(current.contextTokens / 2) }
+    const contextHalf = Math.max(SMALLEST_DEFAULT_TOKENS, Math.floor(current.contextTokens / 2))
+    current = { ...current, contextTokens: contextHalf }
     list.push(current)
   }
   return list

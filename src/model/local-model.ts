@@ -267,7 +267,7 @@ function hasGpu(library: NativeLibrary): boolean {
   return library.system().devices.some((device) => device.type === "gpu")
 }
 
-/** Memory for weights and cache: that of the GPUs when there are any, else that of the machine. */
+/** Memory for weights and cache: what the machine and its GPUs have free together, as layers can be in either. */
 function availableBytes(library: NativeLibrary): number {
   const gpus = library.system().devices.filter((device) => device.type === "gpu")
   const { availableBytes: host } = memoryState()

@@ -28,6 +28,9 @@ export function pickVictim<T extends Resident>(residents: readonly T[]): T | und
     )[0]
 }
 
+/** As many layers on the GPU as the model has, which is also what loading does when it is not told. */
+const ALL_LAYERS = -1
+
 /** Options that change how a model is loaded, beside its context. */
 const LOAD_KEYS = ["batchTokens", "threads", "mainGpu", "useMmap"] as const
 
@@ -42,7 +45,7 @@ export function canServe(loaded: LoadOptions, facts: LoadedFacts, wanted: LoadOp
     // It was loaded for at least as much and got all that the model was trained for.
     (loaded.contextTokens !== undefined && wanted.contextTokens <= loaded.contextTokens)
   const isPlacementEqual =
-    wanted.gpuLayers === undefined || wanted.gpuLayers < 0 || wanted.gpuLayers === loaded.gpuLayers
+    wanted.gpuLayers === undefined || wanted.gpuLayers === (loaded.gpuLayers ?? ALL_LAYERS)
   const isRestEqual = LOAD_KEYS.every(
     (key) => wanted[key] === undefined || wanted[key] === loaded[key],
   )

@@ -275,9 +275,25 @@ describe("Pool", () => {
   test("refuses what is more than the queue holds, in Ollama's words", async () => {
     const { pool } = world({ queueMax: 1 })
     void pool.acquire(fakeSpec("a"))
-    expect(await pool.acquire(fakeSpec("b")).catch((error: unknown) => error)).toEqual(
+    void pool.acquire(fakeSpec("b"))
+    expect(await pool.acquire(fakeSpec("c")).catch((error: unknown) => error)).toEqual(
       new CriaError("busy", "server busy, please try again.  maximum pending requests exceeded"),
     )
+  })
+
+  test("a loaded model serves however long the queue for others is", async () => {
+    const w = world({ queueMax: 0 })
+    await loadNow(w, "a")
+    const waiting = w.pool.acquire(fakeSpec("b"))
+    await settle()
+    expect(w.effects.loads).toHaveLength(1)
+    using lease = await w.pool.acquire(fakeSpec("a"))
+    expect(lease.runner.facts).toBeDefined()
+    expect(await w.pool.acquire(fakeSpec("c")).catch((error: unknown) => error)).toMatchObject({
+      code: "busy",
+    })
+    await w.pool[Symbol.asyncDispose]()
+    expect(await waiting.catch((error: unknown) => error)).toMatchObject({ code: "unavailable" })
   })
 
   test("fails what waits, gives up what loads and stops what runs when it is disposed", async () => {

@@ -66,6 +66,7 @@ export interface PoolEntry {
 /** Limits of a {@link Pool}. */
 export interface PoolOptions {
   readonly loadedModelsMax: number
+  /** Requests that may wait behind the one whose model is being loaded. */
   readonly queueMax: number
   readonly keepAliveMs: number
 }
@@ -115,7 +116,9 @@ export class Pool<R extends PooledRunner> implements AsyncDisposable {
     const { signal } = options
     if (this.#isClosed) return Promise.reject(closedError())
     if (signal?.aborted === true) return Promise.reject(toError(signal.reason))
-    if (this.#waiters.length >= this.#options.queueMax) return Promise.reject(busyError())
+    // The first is being worked on; the others are the queue.
+    const isFull = this.#waiters.length > this.#options.queueMax
+    if (isFull && !this.#isReadyFor(spec)) return Promise.reject(busyError())
     return new Promise((resolve, reject) => {
       const onAbort = () => {
         this.#forget(waiter)
@@ -170,6 +173,14 @@ export class Pool<R extends PooledRunner> implements AsyncDisposable {
     const entries = [...this.#entries.values()]
     for (const entry of entries) entry.abort.abort(closedError())
     await Promise.all(entries.map((entry) => this.#stop(entry)))
+  }
+
+  /** Whether a request gets its model at once: it does not have to queue. */
+  #isReadyFor({ key, load }: ModelSpec): boolean {
+    const entry = this.#entries.get(key)
+    if (entry?.state !== "ready" || entry.runner === undefined) return false
+    if (this.#waiters.some(({ spec }) => spec.key === key)) return false
+    return canServe(entry.spec.load, entry.runner.facts, load)
   }
 
   /** Looks at the waiting requests in order and does what can be done for them. */

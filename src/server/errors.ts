@@ -38,3 +38,10 @@ export function toReply(error: unknown, signal?: AbortSignal): ErrorReply {
   const known: CriaError = toCriaError(error)
   return { status: STATUSES[known.code], message: known.message, hint: known.hint }
 }
+
+/** An error that ends a stream whose status is out. What is not the client's fault is said in Ollama's words. */
+export function toStreamReply(error: unknown): ErrorReply {
+  const reply = toReply(error)
+  if (toCriaError(error).code !== "internal") return reply
+  return { ...reply, message: `an error was encountered while running the model: ${reply.message}` }
+}

@@ -71,8 +71,9 @@ export function checkOrigin(allowed: readonly string[]): MiddlewareHandler {
     const origin = context.req.header("Origin")
     if (origin === undefined || isSameOrigin(context, origin)) return next()
     if (!patterns.some((pattern) => pattern.test(origin))) return context.body(null, 403)
-    context.header("Access-Control-Allow-Origin", origin)
-    context.header("Vary", "Origin")
+    // On `res` and not by `header()`: those are lost when a route answers with a Response of its own.
+    context.res.headers.set("Access-Control-Allow-Origin", origin)
+    context.res.headers.set("Vary", "Origin")
     if (context.req.method !== "OPTIONS") return next()
     context.header("Access-Control-Allow-Methods", METHODS)
     context.header("Access-Control-Allow-Headers", HEADERS)

@@ -39,16 +39,24 @@ export interface RunningServer {
 /** All routes with their checks, without a socket: tests call `request()` on it. */
 export function createRoutes({ app, config, log, version }: ServerOptions): Hono {
   const hono = new Hono()
-  hono.use(checkHost(isLoopback(config.host)))
+  // In this order: what browsers ask before a request gets its answer from the first.
   hono.use(checkOrigin(config.origins))
+  hono.use(checkHost(isLoopback(config.host)))
   hono.route("/", ollamaRoutes(app, version))
   hono.route("/", openaiRoutes(app))
   hono.notFound((c) => {
-    const isKnown = hono.routes.some(({ path, method }) => path === c.req.path && method !== "ALL")
+    const isKnown = hono.routes.some(
+      ({ path, method }) => method !== "ALL" && fits(path, c.req.path),
+    )
     return isKnown ? c.text("405 method not allowed", 405) : c.text("404 page not found", 404)
   })
   hono.onError((error, c) => errorResponse(error, c, log))
   return hono
+}
+
+/** Whether a path belongs to a route, whose `:names` stand for one part each. */
+function fits(route: string, path: string): boolean {
+  return new RegExp(`^${route.replaceAll(/:\w+/g, "[^/]+")}$`).test(path)
 }
 
 /**

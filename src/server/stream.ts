@@ -44,6 +44,8 @@ export async function streamed<T>(
       } catch (error) {
         controller.enqueue(encoder.encode(framing.error(error)))
         controller.close()
+        // It may not have been the source that failed.
+        await items.return?.()
       }
     },
     async cancel() {

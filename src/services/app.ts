@@ -18,7 +18,7 @@ import { selfCommand } from "../util/executable.ts"
 import type { Logger } from "../util/log.ts"
 import { demoStore, fileStore } from "./builtin.ts"
 import { Catalog } from "./catalog.ts"
-import { Generator } from "./generate.ts"
+import { Generator, type ModelRunner } from "./generate.ts"
 import { Resolver } from "./resolve.ts"
 
 /** The use cases. Dispose it to end every runner. */
@@ -31,7 +31,7 @@ export interface App extends AsyncDisposable {
 export interface AppOptions {
   readonly config: Config
   readonly log: Logger
-  /** A GGUF file that is to be served beside the installed models. */
+  /** A GGUF file that is to be served instead of the installed models. */
   readonly file?: string | undefined
 }
 
@@ -42,7 +42,7 @@ export interface AppOptions {
  */
 export function createApp({ config, log, file }: AppOptions): App {
   const resolver = new Resolver(createStore(config, file))
-  const pool = new Pool<RunnerHandle>(
+  const pool = new Pool<ModelRunner>(
     {
       start: (load, hooks) =>
         RunnerHandle.start(load, {
@@ -69,11 +69,11 @@ export function createApp({ config, log, file }: AppOptions): App {
   }
 }
 
-/** The user's file if any, cria's own store, Ollama's store read-only when there is one, the demo model. */
+/** The user's file alone; else cria's own store, Ollama's store read-only when there is one, the demo model. */
 function createStore(config: Config, file: string | undefined): ModelStore {
+  if (file !== undefined) return fileStore(file)
   const ollama = join(homedir(), ".ollama/models")
   return layerStores([
-    ...(file === undefined ? [] : [fileStore(file)]),
     openStore(config.models, { readOnly: false }),
     ...(ollama !== config.models && existsSync(ollama)
       ? [openStore(ollama, { readOnly: true })]

@@ -6,13 +6,13 @@
 
 import type { GgufValue } from "../gguf/format.ts"
 import { readArray } from "../gguf/read.ts"
-import type { Pool } from "../pool/pool.ts"
-import type { RunnerHandle } from "../runner/handle.ts"
+import type { Pool, PoolEntry } from "../pool/pool.ts"
 import type { ModelConfig } from "../store/manifest.ts"
 import { shortName } from "../store/name.ts"
 import { type ModelStore, readConfig, type StoredModel } from "../store/store.ts"
 import { errorMessage } from "../util/errors.ts"
 import type { Logger } from "../util/log.ts"
+import type { ModelRunner } from "./generate.ts"
 import { type ModelfileOverlay, modelfileOf } from "./modelfile.ts"
 import type { Resolver, RunnableModel } from "./resolve.ts"
 
@@ -49,10 +49,10 @@ export interface DescribedModel {
 /** Use cases over one store and one pool. */
 export class Catalog {
   readonly #resolver: Resolver
-  readonly #pool: Pool<RunnerHandle>
+  readonly #pool: Pool<ModelRunner>
   readonly #log: Logger
 
-  constructor(parts: { resolver: Resolver; pool: Pool<RunnerHandle>; log: Logger }) {
+  constructor(parts: { resolver: Resolver; pool: Pool<ModelRunner>; log: Logger }) {
     this.#resolver = parts.resolver
     this.#pool = parts.pool
     this.#log = parts.log
@@ -68,22 +68,10 @@ export class Catalog {
     return models.flatMap((model) => this.#describe(store, model))
   }
 
-  /** Models in memory, the one that stays longest first. */
+  /** Models in memory, the one that stays longest first. Those whose files are gone are logged and left out. */
   loaded(): LoadedModel[] {
-    const sinceStart = performance.now() - Date.now()
-    return this.#pool
-      .list()
-      .toSorted((a, b) => b.expiresAtMs - a.expiresAtMs)
-      .map(({ name, facts, expiresAtMs }) => {
-        const model = this.#resolver.resolve(name)
-        return {
-          model,
-          totalBytes: facts?.totalBytes ?? model.facts.fileBytes,
-          gpuBytes: facts?.gpuBytes ?? 0,
-          contextTokens: facts?.contextTokens ?? 0,
-          expiresAt: expiresAtMs - sinceStart,
-        }
-      })
+    const entries = this.#pool.list().toSorted((a, b) => b.expiresAtMs - a.expiresAtMs)
+    return entries.flatMap((entry) => this.#describeLoaded(entry))
   }
 
   /**
@@ -93,12 +81,32 @@ export class Catalog {
    * @throws {CriaError} `invalid-input` or `not-found`.
    */
   describe(name: string, overlay: ModelfileOverlay, withArrays: boolean): DescribedModel {
-    const model = this.#resolver.resolve(name)
+    const model = this.#resolver.resolve(name, "details")
     const metadata: Record<string, unknown> = {}
     for (const [key, value] of model.header.metadata) {
       metadata[key] = plainValue(value, model, withArrays)
     }
     return { model, modelfile: modelfileOf(model, overlay), metadata }
+  }
+
+  #describeLoaded({ name, facts, expiresAtMs }: PoolEntry): LoadedModel[] {
+    try {
+      const model = this.#resolver.resolve(name, "details")
+      return [
+        {
+          model,
+          totalBytes: facts?.totalBytes ?? model.facts.fileBytes,
+          gpuBytes: facts?.gpuBytes ?? 0,
+          contextTokens: facts?.contextTokens ?? 0,
+          // From the pool's clock to that of the calendar.
+          expiresAt: expiresAtMs - performance.now() + Date.now(),
+        },
+      ]
+    } catch (error) {
+      const reason = errorMessage(error)
+      this.#log.warn("loaded model cannot be described", { model: name, error: reason })
+      return []
+    }
   }
 
   #describe(store: ModelStore, model: StoredModel): InstalledModel[] {

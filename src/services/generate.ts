@@ -7,14 +7,13 @@
 import type { ChatEvent, Message, Tool } from "../chat/message.ts"
 import type { Config } from "../config.ts"
 import { type Options, parseOptions } from "../modelfile/parameters.ts"
-import type { Lease, ModelSpec, Pool } from "../pool/pool.ts"
-import type { RunnerHandle } from "../runner/handle.ts"
+import type { Lease, ModelSpec, Pool, PooledRunner } from "../pool/pool.ts"
 import type { AnswerRequest } from "../runner/protocol.ts"
 import { CriaError, toCriaError } from "../util/errors.ts"
 import { withCleanup } from "../util/iterate.ts"
 import type { Logger } from "../util/log.ts"
 import { limitsOf, loadOptionsOf, samplingOf } from "./options.ts"
-import type { Resolver, RunnableModel } from "./resolve.ts"
+import { isGptOss, type Resolver, type RunnableModel } from "./resolve.ts"
 
 /** What every request says about itself. */
 export interface ModelRequest {
@@ -28,6 +27,8 @@ export interface ModelRequest {
 
 /** A request for an answer. */
 export interface AnswerCommand extends ModelRequest {
+  /** What the client calls it, for errors. */
+  readonly operation: "chat" | "generate"
   readonly input:
     | {
         readonly kind: "chat"
@@ -35,7 +36,9 @@ export interface AnswerCommand extends ModelRequest {
         readonly tools: readonly Tool[]
         readonly truncate: boolean
         readonly before: readonly number[]
-        /** Put the model's own MESSAGE turns and SYSTEM text in front. */
+        /** In place of the model's SYSTEM text. */
+        readonly system?: string | undefined
+        /** Put the model's own MESSAGE turns in front. */
         readonly withModelTurns: boolean
       }
     | { readonly kind: "text"; readonly text: string }
@@ -49,6 +52,8 @@ export interface AnswerCommand extends ModelRequest {
   readonly needs?: readonly string[]
 }
 
+type ChatInput = Extract<AnswerCommand["input"], { kind: "chat" }>
+
 /** An answer on its way. */
 export interface Answer {
   /** Milliseconds from the request to the moment the model was ready for it. */
@@ -57,19 +62,20 @@ export interface Answer {
   readonly events: AsyncIterableIterator<ChatEvent, undefined>
 }
 
+/** What answers need of a runner; `runner/handle.ts` is one. */
+export interface ModelRunner extends PooledRunner {
+  answer(request: AnswerRequest, signal?: AbortSignal): AsyncIterable<ChatEvent>
+  render(request: AnswerRequest): Promise<string>
+}
+
 /** Use cases over one store and one pool. */
 export class Generator {
   readonly #resolver: Resolver
-  readonly #pool: Pool<RunnerHandle>
+  readonly #pool: Pool<ModelRunner>
   readonly #config: Config
   readonly #log: Logger
 
-  constructor(parts: {
-    resolver: Resolver
-    pool: Pool<RunnerHandle>
-    config: Config
-    log: Logger
-  }) {
+  constructor(parts: { resolver: Resolver; pool: Pool<ModelRunner>; config: Config; log: Logger }) {
     this.#resolver = parts.resolver
     this.#pool = parts.pool
     this.#config = parts.config
@@ -127,7 +133,7 @@ export class Generator {
     options: Options,
     keepAliveMs: number | undefined,
     signal: AbortSignal | undefined,
-  ): Promise<Lease<RunnerHandle>> {
+  ): Promise<Lease<ModelRunner>> {
     const spec: ModelSpec = {
       key: model.stored.modelPath,
       load: loadOptionsOf(model, options, this.#config),
@@ -150,21 +156,29 @@ function asLoadFailure(error: unknown): CriaError {
 }
 
 function checkAbilities(command: AnswerCommand, model: RunnableModel): void {
-  if (!model.capabilities.includes("completion")) {
-    const verb = command.input.kind === "chat" ? "chat" : "generate"
-    throw new CriaError("invalid-input", `"${command.model}" does not support ${verb}`)
+  const { capabilities, fullName } = model
+  const isThinking = command.think !== undefined && command.think !== false
+  if (isThinking && !capabilities.includes("thinking")) throw cannotThink(command, model)
+  if (!capabilities.includes("completion")) {
+    const message = `"${command.model}" does not support ${command.operation}`
+    throw new CriaError("invalid-input", message)
   }
   const hasTools = command.input.kind === "chat" && command.input.tools.length > 0
   const needs = [...(hasTools ? ["tools"] : []), ...(command.needs ?? [])]
-  const missing = needs.filter((need) => model.capabilities.every((name) => name !== need))
+  const missing = needs.filter((need) => capabilities.every((name) => name !== need))
   if (missing.length > 0) {
-    const lines = missing.map((capability) => `${model.fullName} does not support ${capability}`)
+    const lines = missing.map((capability) => `${fullName} does not support ${capability}`)
     throw new CriaError("invalid-input", lines.join("\n"))
   }
-  const isThinking = command.think !== undefined && command.think !== false
-  if (isThinking && !model.capabilities.includes("thinking")) {
-    throw new CriaError("invalid-input", `"${command.model}" does not support thinking`)
-  }
+}
+
+/** Older files of some models that think have templates that do not. */
+function cannotThink({ model: requested }: AnswerCommand, model: RunnableModel): CriaError {
+  const isOutdated =
+    model.facts.architecture === "qwen3" || model.stored.name.model === "deepseek-r1"
+  const advice = ". Pull the model again to get the latest version with full thinking support"
+  const message = `"${requested}" does not support thinking${isOutdated ? advice : ""}`
+  return new CriaError("invalid-input", message)
 }
 
 function toRequest(command: AnswerCommand, model: RunnableModel, options: Options): AnswerRequest {
@@ -175,12 +189,12 @@ function toRequest(command: AnswerCommand, model: RunnableModel, options: Option
         ? input
         : {
             kind: "chat",
-            messages: input.withModelTurns ? withModelTurns(input.messages, model) : input.messages,
+            messages: withModelTurns(input, model),
             tools: input.tools,
             truncate: input.truncate,
             before: input.before,
             ...(think === undefined ? {} : { thinking: think !== false }),
-            ...(typeof think === "string" ? { effort: think } : {}),
+            ...(typeof think === "string" ? { effort: effortOf(think, model) } : {}),
           },
     sampling: samplingOf(options),
     ...limitsOf(options),
@@ -190,13 +204,20 @@ function toRequest(command: AnswerCommand, model: RunnableModel, options: Option
   }
 }
 
-/** SYSTEM first unless the request brings its own, then the model's MESSAGE turns, then the request. */
-function withModelTurns(messages: readonly Message[], { stored }: RunnableModel): Message[] {
-  const turns = (stored.messages ?? []).map(({ role, content }) => ({ role, content }))
+/** gpt-oss knows no level above high. */
+function effortOf(level: string, { facts }: RunnableModel): string {
+  return level === "max" && isGptOss(facts) ? "high" : level
+}
+
+/** The system text unless the request begins with its own, then the model's MESSAGE turns, then the request. */
+function withModelTurns(input: ChatInput, { stored }: RunnableModel): Message[] {
+  const { messages } = input
+  const turns = input.withModelTurns ? (stored.messages ?? []) : []
   const hasSystem = messages[0]?.role === "system"
-  const system =
-    stored.system === undefined || stored.system === "" || hasSystem
-      ? []
-      : [{ role: "system", content: stored.system }]
-  return [...system, ...turns, ...messages]
+  const system = input.system ?? (hasSystem ? "" : (stored.system ?? ""))
+  return [
+    ...(system === "" ? [] : [{ role: "system", content: system }]),
+    ...turns.map(({ role, content }) => ({ role, content })),
+    ...messages,
+  ]
 }

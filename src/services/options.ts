@@ -23,8 +23,13 @@ export function samplingOf(options: Options): SamplingOptions {
     repeatLastN: options.repeat_last_n ?? SAMPLING_DEFAULTS.repeatLastN,
     presencePenalty: options.presence_penalty ?? SAMPLING_DEFAULTS.presencePenalty,
     frequencyPenalty: options.frequency_penalty ?? SAMPLING_DEFAULTS.frequencyPenalty,
-    seed: Math.max(-1, options.seed ?? SAMPLING_DEFAULTS.seed),
+    seed: seedOf(options.seed ?? SAMPLING_DEFAULTS.seed),
   }
+}
+
+/** Negative is random. Larger seeds than 32 bits, such as the time in milliseconds, count modulo 2^32. */
+function seedOf(seed: number): number {
+  return seed < 0 ? -1 : seed % 2 ** 32
 }
 
 /** Limits of one answer. A negative number of tokens means as many as the context holds. */
@@ -42,7 +47,7 @@ export function limitsOf(
 /** What to load and how, from the model's file, the options and the server's configuration. */
 export function loadOptionsOf(model: RunnableModel, options: Options, config: Config): LoadOptions {
   const context = options.num_ctx ?? (config.contextTokens || undefined)
-  const threads = options.num_thread || config.threads || undefined
+  const threads = Math.max(0, options.num_thread ?? 0) || config.threads || undefined
   return {
     name: model.name,
     path: model.stored.modelPath,
@@ -54,10 +59,16 @@ export function loadOptionsOf(model: RunnableModel, options: Options, config: Co
     ...(options.num_batch === undefined
       ? {}
       : { batchTokens: positive("num_batch", options.num_batch, 65_536) }),
-    ...(options.num_gpu === undefined ? {} : { gpuLayers: options.num_gpu }),
+    ...placementOf(options.num_gpu, model.facts.blockCount ?? 0),
     ...(options.main_gpu === undefined ? {} : { mainGpu: options.main_gpu }),
     ...(options.use_mmap === undefined ? {} : { useMmap: options.use_mmap }),
   }
+}
+
+/** Negative leaves it open; more layers than the model has means all, as in the 999 that people write. */
+function placementOf(layers: number | undefined, layersMax: number): { gpuLayers?: number } {
+  if (layers === undefined || layers < 0) return {}
+  return { gpuLayers: layers > layersMax ? -1 : layers }
 }
 
 /** The smallest context that Ollama accepts. */

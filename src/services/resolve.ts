@@ -29,6 +29,9 @@ export interface RunnableModel {
   readonly capabilities: readonly Capability[]
 }
 
+/** What a model is wanted for: to answer, or to be described. */
+export type Purpose = "inference" | "details"
+
 /** Headers kept in memory: a large vocabulary costs some 20 ms to check. */
 const HEADERS_MAX = 64
 
@@ -48,16 +51,16 @@ export class Resolver {
   }
 
   /**
-   * @param requested The client's own text; errors quote it.
+   * @param requested The client's own text.
+   * @param purpose What the model is wanted for: Ollama words the errors after it.
    * @throws {CriaError} `invalid-input` for a name that cannot be one, `not-found` when it is not installed.
    */
-  resolve(requested: string): RunnableModel {
+  resolve(requested: string, purpose: Purpose = "inference"): RunnableModel {
     const { base, source } = splitSource(requested)
-    if (source === "cloud") {
-      throw new CriaError("invalid-input", "ollama cloud is disabled: remote model is unavailable")
-    }
+    if (source === "cloud") throw cloudError(purpose)
     const name = parseName(base)
-    const stored = resolveModel(this.store, name, requested)
+    const quoted = purpose === "details" ? shortName(name) : requested
+    const stored = resolveModel(this.store, name, quoted)
     const { header, facts } = this.#read(stored.modelPath, shortName(stored.name))
     return {
       name: shortName(stored.name),
@@ -84,18 +87,36 @@ export class Resolver {
   }
 }
 
+/** Ollama's words. Its status is 403, for which we have no code; clients look at the words. */
+function cloudError(purpose: Purpose): CriaError {
+  const what = purpose === "details" ? "remote model details are" : "remote model is"
+  return new CriaError("invalid-input", `ollama cloud is disabled: ${what} unavailable`)
+}
+
 /** In the order in which Ollama reports them. */
 export function capabilitiesOf(stored: ResolvedModel, facts: ModelFacts): Capability[] {
   const found = new Set<Capability>()
   for (const name of stored.config.capabilities ?? []) if (isCapability(name)) found.add(name)
   const template = facts.chatTemplate ?? ""
   if (template.includes("tools") || template.includes("tool_call")) found.add("tools")
-  if (template.includes("<think>") && template.includes("</think>")) found.add("thinking")
+  if (canThink(template) || isGptOss(facts)) found.add("thinking")
   if (facts.poolingType !== undefined) found.add("embedding")
   else found.add("completion")
   if (facts.hasVision || stored.projectorPaths.length > 0) found.add("vision")
   if (facts.hasAudio) found.add("audio")
   return [...found]
+}
+
+/** Templates show it by both tags, or by cutting the thoughts of earlier turns off. */
+function canThink(template: string): boolean {
+  if (template.includes("<think>") && template.includes("</think>")) return true
+  const isCut = /split\(\s*(["'])<\/think>\1\s*\)/.test(template)
+  return isCut && !/reasoning_content|<SPECIAL_12>/.test(template)
+}
+
+/** It thinks in channels, not between tags. Ollama's own files spell its architecture without the hyphen. */
+export function isGptOss({ architecture }: ModelFacts): boolean {
+  return architecture === "gpt-oss" || architecture === "gptoss"
 }
 
 function isCapability(name: string): name is Capability {

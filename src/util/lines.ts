@@ -10,25 +10,27 @@ export const LINE_CHARS_MAX: number = 256 * 1024 * 1024
 /**
  * Yields each line without its line end; the last one also when no line end follows.
  *
- * @throws {Error} When a line is longer than {@link LINE_CHARS_MAX}.
+ * @throws {Error} When a line is longer than `charsMax`.
  */
-export async function* linesOf(stream: AsyncIterable<Uint8Array>): AsyncGenerator<string> {
+export async function* linesOf(
+  stream: AsyncIterable<Uint8Array>,
+  charsMax: number = LINE_CHARS_MAX,
+): AsyncGenerator<string> {
   const decoder = new TextDecoder()
   let pending: string[] = []
   let pendingChars = 0
   for await (const chunk of stream) {
     const parts = decoder.decode(chunk, { stream: true }).split("\n")
-    for (const part of parts.slice(0, -1)) {
+    for (const [i, part] of parts.entries()) {
       pending.push(part)
+      pendingChars += part.length
+      if (pendingChars > charsMax) {
+        throw new Error(`Cannot read a line of more than ${charsMax} characters`)
+      }
+      if (i === parts.length - 1) break
       yield withoutReturn(pending.join(""))
       pending = []
       pendingChars = 0
-    }
-    const rest = parts.at(-1) ?? ""
-    pending.push(rest)
-    pendingChars += rest.length
-    if (pendingChars > LINE_CHARS_MAX) {
-      throw new Error(`Cannot read a line of more than ${LINE_CHARS_MAX} characters`)
     }
   }
   pending.push(decoder.decode())

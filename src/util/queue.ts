@@ -7,12 +7,14 @@
  * @module
  */
 
+import { assert } from "./errors.ts"
+
 type Waiter<T> = {
   readonly resolve: (result: IteratorResult<T, undefined>) => void
   readonly reject: (error: unknown) => void
 }
 
-/** An `AsyncIterable` fed by `push`; leaving the iteration early calls `onReturn`. */
+/** An `AsyncIterable` fed by `push`, for one consumer. Leaving it before its end calls `onReturn`, once. */
 export class Queue<T> implements AsyncIterableIterator<T, undefined> {
   readonly #items: T[] = []
   readonly #onReturn: () => void
@@ -52,15 +54,18 @@ export class Queue<T> implements AsyncIterableIterator<T, undefined> {
     if (item !== undefined) return Promise.resolve({ done: false, value: item })
     if (this.#state.kind === "ended") return Promise.resolve({ done: true, value: undefined })
     if (this.#state.kind === "failed") return Promise.reject(this.#state.error)
+    assert(this.#waiter === undefined, "a queue has one consumer, which takes one item at a time")
     return new Promise((resolve, reject) => {
       this.#waiter = { resolve, reject }
     })
   }
 
   return(): Promise<IteratorResult<T, undefined>> {
+    const wasOpen = this.#state.kind === "open"
     this.#items.length = 0
     this.end()
-    this.#onReturn()
+    this.#state = { kind: "ended" }
+    if (wasOpen) this.#onReturn()
     return Promise.resolve({ done: true, value: undefined })
   }
 

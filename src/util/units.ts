@@ -49,16 +49,17 @@ function decimal(value: bigint, unit: bigint): string {
   return rest === "" ? `${value / unit}` : `${value / unit}.${rest}`
 }
 
-const DURATION_UNITS: Readonly<Record<string, number>> = {
-  ns: 1e-6,
-  us: 1e-3,
-  µs: 1e-3,
-  μs: 1e-3,
-  ms: 1,
-  s: 1_000,
-  m: 60_000,
-  h: 3_600_000,
-}
+/** Milliseconds. Two letters look like µ: the micro sign and the Greek letter. */
+const DURATION_UNITS: ReadonlyMap<string, number> = new Map([
+  ["ns", 1e-6],
+  ["us", 1e-3],
+  ["\u00B5s", 1e-3],
+  ["\u03BCs", 1e-3],
+  ["ms", 1],
+  ["s", 1_000],
+  ["m", 60_000],
+  ["h", 3_600_000],
+])
 
 /**
  * Parses a Go duration (`300ms`, `1.5h`, `2h45m`, `-1s`, `0`) to milliseconds.
@@ -76,7 +77,7 @@ export function parseDurationMs(text: string): number {
     if (match === null) throw new RangeError(`time: invalid duration ${JSON.stringify(text)}`)
     const [whole, digits = "", unit = ""] = match
     if (unit === "") throw new RangeError(`time: missing unit in duration ${JSON.stringify(text)}`)
-    const factor = DURATION_UNITS[unit]
+    const factor = DURATION_UNITS.get(unit)
     if (factor === undefined) {
       throw new RangeError(
         `time: unknown unit ${JSON.stringify(unit)} in duration ${JSON.stringify(text)}`,

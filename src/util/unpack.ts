@@ -8,6 +8,7 @@
 
 import {
   existsSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -53,18 +54,17 @@ export function unpackFile(path: string, key: string, cache: string): string {
   return join(unpack(cache, join("files", key), [{ name, path }]), name)
 }
 
-function unpack(
-  cache: string,
-  folder: string,
-  files: ReadonlyArray<{ name: string; path: string }>,
-): string {
-  const targets = [join(cache, folder), join(tmpdir(), `cria-${process.getuid?.() ?? 0}`, folder)]
-  const present = targets.find((target) => existsSync(target))
-  if (present !== undefined) return present
+type SourceFile = Readonly<{ name: string; path: string }>
+
+/** Where the files are, unpacked now unless they were before: in the cache, else in the fallback. */
+function unpack(cache: string, folder: string, files: readonly SourceFile[]): string {
+  const fallback = join(tmpdir(), `cria-${process.getuid?.() ?? 0}`)
   const problems: string[] = []
-  for (const target of targets) {
+  for (const root of [cache, fallback]) {
+    const target = join(root, folder)
     try {
-      writeFolder(target, files)
+      if (root === fallback) makeOwnFolder(root)
+      if (!isComplete(target, files)) writeFolder(target, files)
       return target
     } catch (error) {
       problems.push(errorMessage(error))
@@ -79,9 +79,25 @@ function unpack(
   )
 }
 
+/** Everybody can write beside this folder, and libraries are loaded from it: it must be ours and only ours. */
+function makeOwnFolder(path: string): void {
+  mkdirSync(path, { recursive: true, mode: 0o700 })
+  // Windows has a folder for temporary files per user.
+  if (process.getuid === undefined) return
+  const { uid, mode } = lstatSync(path)
+  if (uid === process.getuid() && (mode & 0o022) === 0) return
+  throw new Error(`${path} is not ours alone`)
+}
+
+/** Programs that clean caches and temporary files take single files away. */
+function isComplete(target: string, files: readonly SourceFile[]): boolean {
+  return files.every(({ name }) => existsSync(join(target, basename(name))))
+}
+
 /** Writes beside the target and renames: two processes that do it at once both end with a whole folder. */
-function writeFolder(target: string, files: ReadonlyArray<{ name: string; path: string }>): void {
+function writeFolder(target: string, files: readonly SourceFile[]): void {
   mkdirSync(dirname(target), { recursive: true, mode: 0o700 })
+  rmSync(target, { recursive: true, force: true })
   const staging = mkdtempSync(`${target}-`)
   try {
     for (const { name, path } of files) {
@@ -90,6 +106,6 @@ function writeFolder(target: string, files: ReadonlyArray<{ name: string; path: 
     renameSync(staging, target)
   } catch (error) {
     rmSync(staging, { recursive: true, force: true })
-    if (!existsSync(target)) throw error
+    if (!isComplete(target, files)) throw error
   }
 }

@@ -15,7 +15,6 @@ import {
   readFileSync,
   readlinkSync,
   rmSync,
-  statSync,
   writeFileSync,
 } from "node:fs"
 import { tmpdir } from "node:os"
@@ -298,8 +297,3 @@ export function residentBytes(pid: number): number {
 
 /** True when the file's folder may be tested with other users. */
 export const IS_ROOT: boolean = process.getuid?.() === 0
-
-/** Size of a file in bytes. */
-export function sizeOf(path: string): number {
-  return statSync(path).size
-}

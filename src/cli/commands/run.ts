@@ -6,7 +6,6 @@
 
 import { resolve } from "node:path"
 
-import type { ShowReply } from "../../api/ollama.ts"
 import type { Client } from "../../client/client.ts"
 import type { Config } from "../../config.ts"
 import { CriaError, errorMessage } from "../../util/errors.ts"
@@ -21,8 +20,7 @@ export interface RunFlags {
   readonly keepalive?: string
   readonly verbose?: boolean
   readonly format?: string
-  /** True for `--think` without a value. */
-  readonly think?: string | true
+  readonly think?: string
   readonly hidethinking?: boolean
 }
 
@@ -40,14 +38,11 @@ export interface Session {
 /** Exit status of a program that Ctrl-C ended, by convention. */
 const INTERRUPTED = 130
 
-const THINK_VALUES: Readonly<Record<string, boolean | string>> = {
-  true: true,
-  false: false,
-  high: "high",
-  medium: "medium",
-  low: "low",
-  max: "max",
-}
+const THINK_VALUES: ReadonlyMap<string, boolean | string> = new Map<string, boolean | string>([
+  ["true", true],
+  ["false", false],
+  ...["high", "medium", "low", "max"].map((level) => [level, level] as const),
+])
 
 /**
  * Runs a model.
@@ -71,14 +66,15 @@ export async function run(
   try {
     await using connection = await connectOrStart(config, file)
     const { client } = connection
-    // A server of our own for a file has that model only under its own name.
-    const name = file === undefined ? model : await nameOfFile(client, file)
+    // A server of our own for a file has that model only, under a name that it made of the file's.
+    const name = file === undefined ? model : ((await client.tags())[0]?.name ?? file)
     const known = await client.show(name)
     const session: Session = {
       client,
       model: name,
       signal: interrupt.signal,
-      fields: { ...fields, ...thinkField(flags, known) },
+      // Models that can think do, unless they are told.
+      fields: { ...(known.capabilities.includes("thinking") ? { think: true } : {}), ...fields },
       isVerbose: flags.verbose === true,
       hideThinking: flags.hidethinking === true,
     }
@@ -115,6 +111,7 @@ function fieldsOf(flags: RunFlags): Record<string, unknown> {
   const fields: Record<string, unknown> = {}
   if (flags.keepalive !== undefined) fields["keep_alive"] = checkedDuration(flags.keepalive)
   if (flags.format !== undefined) fields["format"] = formatOf(flags.format)
+  if (flags.think !== undefined) fields["think"] = thinkOf(flags.think)
   return fields
 }
 
@@ -137,20 +134,13 @@ function formatOf(text: string): unknown {
   }
 }
 
-function thinkField({ think }: RunFlags, known: ShowReply): { think?: boolean | string } {
-  if (think === undefined) return known.capabilities.includes("thinking") ? { think: true } : {}
-  const value = think === true ? true : THINK_VALUES[think]
-  if (value !== undefined) return { think: value }
+function thinkOf(text: string): boolean | string {
+  const value = THINK_VALUES.get(text)
+  if (value !== undefined) return value
   throw new CriaError(
     "invalid-input",
-    `invalid value for --think: ${JSON.stringify(think)} (must be true, false, high, medium, low, or max)`,
+    `invalid value for --think: ${JSON.stringify(text)} (must be true, false, high, medium, low, or max)`,
   )
-}
-
-async function nameOfFile(client: Client, file: string): Promise<string> {
-  const models = await client.tags()
-  const [first] = models.filter(({ name }) => name !== "demo:latest")
-  return first?.name ?? file
 }
 
 /** Whether an argument means a file and not a name. */

@@ -17,7 +17,7 @@ const DRAIN_MS = 30_000
 export interface ServeFlags {
   /** Serve one command: print the URL on stdout, end when stdin closes. */
   readonly private?: boolean
-  /** A GGUF file to serve beside the installed models. */
+  /** A GGUF file to serve instead of the installed models. */
   readonly file?: string
 }
 

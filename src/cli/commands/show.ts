@@ -23,6 +23,9 @@ const SECTIONS = ["license", "modelfile", "parameters", "system", "template"] as
 /** Lines of a text section that are printed. */
 const TEXT_LINES = 2
 
+/** Longer ones are wrapped. */
+const TEXT_COLUMNS = 100
+
 /** Values of an array that fit on a line of `--verbose`. */
 const ARRAY_ITEMS = 10
 
@@ -46,14 +49,13 @@ export async function show(client: Client, model: string, flags: ShowFlags): Pro
 /** The overview: sections of aligned rows. */
 export function overview(reply: ShowReply, isVerbose: boolean): string {
   const { details, model_info: info, capabilities, parameters } = reply
-  const fact = (key: string) => plain(info[key])
-  const architecture = fact("general.architecture")
+  const architecture = plain(info["general.architecture"])
   const sections = [
     section("Model", [
       ["architecture", architecture],
       ["parameters", details.parameter_size],
-      ["context length", fact(`${architecture}.context_length`)],
-      ["embedding length", fact(`${architecture}.embedding_length`)],
+      ...rowOf("context length", info[`${architecture}.context_length`]),
+      ...rowOf("embedding length", info[`${architecture}.embedding_length`]),
       ["quantization", details.quantization_level],
       ...(reply.requires === undefined ? [] : [["requires", reply.requires]]),
     ]),
@@ -89,6 +91,11 @@ function section(title: string, rows: readonly (readonly string[])[]): string {
   return `  ${title}\n${lines.join("\n")}\n\n`
 }
 
+/** No row for what the file does not say. */
+function rowOf(title: string, value: unknown): string[][] {
+  return value === undefined ? [] : [[title, plain(value)]]
+}
+
 function rowsOf(parameters = ""): string[][] {
   return parameters
     .split("\n")
@@ -98,14 +105,28 @@ function rowsOf(parameters = ""): string[][] {
 
 function firstLines(text = ""): string[][] {
   const lines = text.split("\n").filter((line) => line.trim() !== "")
-  const shown = lines.slice(0, TEXT_LINES).map((line) => [line.trim()])
-  return lines.length > TEXT_LINES ? [...shown, ["..."]] : shown
+  const shown = lines.slice(0, TEXT_LINES).flatMap((line) => wrapped(line.trim()))
+  return [...shown, ...(lines.length > TEXT_LINES ? ["..."] : [])].map((line) => [line])
+}
+
+/** A line that is too long as several, cut between words; a word that is too long stands alone. */
+function wrapped(text: string): string[] {
+  if (text.length <= TEXT_COLUMNS) return [text]
+  const [first = "", ...words] = text.split(/\s+/)
+  const lines = [first]
+  for (const word of words) {
+    const longer = `${lines.at(-1)} ${word}`
+    if (longer.length <= TEXT_COLUMNS) lines[lines.length - 1] = longer
+    else lines.push(word)
+  }
+  return lines
 }
 
 /** Metadata are texts, numbers, flags, or arrays of those. */
 function plain(value: unknown): string {
   if (Array.isArray(value)) return arrayText(value)
-  return typeof value === "string" ? value : JSON.stringify(value ?? "")
+  if (value === undefined || value === null) return ""
+  return typeof value === "string" ? value : JSON.stringify(value)
 }
 
 function arrayText(values: readonly unknown[]): string {

@@ -26,16 +26,13 @@ import type {
 } from "../../chat/message.ts"
 import type { DescribedModel, InstalledModel, LoadedModel } from "../../services/catalog.ts"
 import type { AnswerCommand } from "../../services/generate.ts"
-import { parametersText } from "../../services/modelfile.ts"
+import { NO_TEMPLATE, parametersText } from "../../services/modelfile.ts"
 import type { RunnableModel } from "../../services/resolve.ts"
 import { CriaError } from "../../util/errors.ts"
 import { formatLocal, formatUtc } from "../../util/units.ts"
 
 /** Far enough ahead that clients print "Forever". */
 const FOREVER_MS = 100 * 365 * 24 * 3_600_000
-
-/** Most alternatives that may be asked for. */
-const TOP_LOGPROBS_MAX = 20
 
 /** What an answer's replies need beside its events. */
 export interface ReplyContext {
@@ -50,24 +47,25 @@ export interface ReplyContext {
 
 /** @throws {CriaError} `invalid-input` for what cannot be asked for. */
 export function generateCommand(request: GenerateRequest): AnswerCommand {
-  checkLogprobs(request)
-  if (request.raw && (request.template !== "" || request.system !== "" || request.context)) {
+  const hasContext = (request.context?.length ?? 0) > 0
+  if (request.raw && (request.template !== "" || request.system !== "" || hasContext)) {
     throw new CriaError("invalid-input", "raw mode does not support template, system, or context")
   }
   if (request.template !== "")
     throw unsupported("template", "Go templates cannot be used in requests")
   if (request.images.length > 0) throw noVision()
-  const system = request.system === "" ? [] : [{ role: "system", content: request.system }]
   return {
     ...sharedCommand(request),
+    operation: "generate",
     input: request.raw
       ? { kind: "text", text: request.prompt }
       : {
           kind: "chat",
-          messages: [...system, { role: "user", content: request.prompt }],
+          messages: [{ role: "user", content: request.prompt }],
           tools: [],
           truncate: false,
           before: request.context ?? [],
+          system: request.system || undefined,
           withModelTurns: !request.context,
         },
     wantsContext: !request.raw,
@@ -77,10 +75,10 @@ export function generateCommand(request: GenerateRequest): AnswerCommand {
 
 /** @throws {CriaError} `invalid-input` for what cannot be asked for. */
 export function chatCommand(request: ChatRequest): AnswerCommand {
-  checkLogprobs(request)
   if (request.messages.some((message) => message.images.length > 0)) throw noVision()
   return {
     ...sharedCommand(request),
+    operation: "chat",
     input: {
       kind: "chat",
       messages: request.messages.map(toMessage),
@@ -89,6 +87,7 @@ export function chatCommand(request: ChatRequest): AnswerCommand {
         ...(description === "" ? {} : { description }),
         ...(parameters === undefined ? {} : { parameters }),
       })),
+      // Ollama leaves old messages out unless it is told not to; we leave nothing out that nobody asked to.
       truncate: request.truncate === true,
       before: [],
       withModelTurns: true,
@@ -234,14 +233,14 @@ export function showReply(described: DescribedModel, system: string): ShowReply 
   const { model, modelfile, metadata } = described
   const { stored, facts } = model
   const parameters = parametersText(stored.params ?? {})
-  const template = facts.chatTemplate ?? stored.template
+  const template = facts.chatTemplate ?? stored.template ?? NO_TEMPLATE
   const shown = system || stored.system
   const info = Object.entries(metadata).filter(([key]) => !HIDDEN_KEYS.includes(key))
   return {
     ...(stored.licenses.length === 0 ? {} : { license: stored.licenses.join("\n") }),
     modelfile,
     ...(parameters === "" ? {} : { parameters }),
-    ...(template === undefined ? {} : { template }),
+    template,
     ...(shown ? { system: shown } : {}),
     details: { parent_model: "", ...details(model) },
     ...(stored.messages === undefined
@@ -277,7 +276,7 @@ function details({ stored, facts }: RunnableModel): ModelDetails {
 /** What generate and chat have in common. */
 function sharedCommand(
   request: GenerateRequest | ChatRequest,
-): Omit<AnswerCommand, "input" | "wantsContext"> {
+): Omit<AnswerCommand, "operation" | "input" | "wantsContext"> {
   return {
     model: request.model,
     options: request.options,
@@ -360,11 +359,6 @@ function metrics(usage: AnswerUsage, context: ReplyContext): Metrics {
 
 function nanos(ms: number): number {
   return Math.round(ms * 1e6)
-}
-
-function checkLogprobs({ top_logprobs: count }: { top_logprobs: number }): void {
-  if (count >= 0 && count <= TOP_LOGPROBS_MAX) return
-  throw new CriaError("invalid-input", `top_logprobs must be between 0 and ${TOP_LOGPROBS_MAX}`)
 }
 
 function unsupported(field: string, reason: string): CriaError {

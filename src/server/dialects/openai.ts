@@ -43,6 +43,7 @@ export function chatCompletionCommand(request: ChatCompletionRequest): AnswerCom
     throw new CriaError("invalid-input", "[] is too short - 'messages'")
   }
   return {
+    operation: "chat",
     model: request.model,
     options: { temperature: 1, top_p: 1, ...request.options, ...optionsOf(request) },
     input: {
@@ -59,7 +60,7 @@ export function chatCompletionCommand(request: ChatCompletionRequest): AnswerCom
     },
     think: thinkOf(request.reasoning?.effort ?? request.reasoning_effort ?? undefined),
     format: schemaOf(request),
-    logprobs: request.logprobs ? (request.top_logprobs ?? 0) : undefined,
+    logprobs: request.logprobs ? request.top_logprobs : undefined,
     wantsContext: false,
   }
 }
@@ -154,14 +155,15 @@ export function openaiError(status: number, message: string): object {
   return { error: { message, type, param: null, code: null } }
 }
 
-/** Thinking and content never share a chunk. */
+/** Thinking and content never share a chunk. A delta of neither carries log-probabilities. */
 function deltasOf({ content, thinking }: { content: string; thinking: string }): object[] {
   const reasoning = thinking === "" ? [] : [{ content: "", reasoning: thinking }]
-  return content === "" ? reasoning : [...reasoning, { content }]
+  return content === "" && thinking !== "" ? reasoning : [...reasoning, { content }]
 }
 
 function optionsOf(request: ChatCompletionRequest): Record<string, unknown> {
   const options = {
+    // Ollama ignores the second, which is what OpenAI's own clients send by now.
     num_predict: request.max_tokens ?? request.max_completion_tokens,
     seed: request.seed,
     temperature: request.temperature,
@@ -214,6 +216,7 @@ function textsOf({ content, tool_calls: calls }: OpenaiMessage): string[] {
     if (calls.length > 0) return [""]
     throw new CriaError("invalid-input", "invalid message content type: <nil>")
   }
+  if (content.length === 0) return [""]
   return content.map((part) => {
     if (part.type === "text" && part.text !== undefined) return part.text
     if (part.type === "image_url" || part.type === "input_audio") {
@@ -230,12 +233,19 @@ function nameOfCall(id: string, all: readonly OpenaiMessage[]): string {
 }
 
 function toToolCall(call: OpenaiMessage["tool_calls"][number]): ToolCall {
-  try {
-    JSON.parse(call.function.arguments)
-  } catch (cause) {
-    throw new CriaError("invalid-input", "invalid tool call arguments", { cause })
+  if (!isJsonObject(call.function.arguments)) {
+    throw new CriaError("invalid-input", "invalid tool call arguments")
   }
   return { id: call.id, name: call.function.name, arguments: call.function.arguments }
+}
+
+function isJsonObject(text: string): boolean {
+  try {
+    const value: unknown = JSON.parse(text)
+    return typeof value === "object" && value !== null && !Array.isArray(value)
+  } catch {
+    return false
+  }
 }
 
 function wireToolCall(call: ToolCall, index: number): object {

@@ -33,10 +33,15 @@ import {
   showReply,
   tagsModel,
 } from "../dialects/ollama.ts"
-import { toReply } from "../errors.ts"
+import { toStreamReply } from "../errors.ts"
 import { type Framing, streamed } from "../stream.ts"
 
 const EMPTY_BODY = "missing request body"
+
+/** The chat of VS Code shows this key of the metadata as the name of the model. */
+const COPILOT = "GitHubCopilotChat/"
+
+const PLAIN_TEXT = "text/plain; charset=utf-8"
 
 /** The version of Ollama whose API this is: clients ask before they use newer parts. */
 const OLLAMA_VERSION = "0.20.0"
@@ -45,27 +50,31 @@ const OLLAMA_VERSION = "0.20.0"
 export function ollamaRoutes(app: App, version: Readonly<Record<string, string>>): Hono {
   const { catalog } = app
   return new Hono()
-    .get("/", (c) => c.text("Ollama is running"))
+    .get("/", (c) => c.body("Ollama is running", 200, { "Content-Type": PLAIN_TEXT }))
     .get("/api/version", (c) => json(c, { version: OLLAMA_VERSION, ...version }))
     .get("/api/tags", (c) => json(c, { models: catalog.installed().map(tagsModel) }))
     .get("/api/ps", (c) =>
       json(c, { models: catalog.loaded().map((model) => psModel(model, Date.now())) }),
     )
-    .post("/api/show", async (c) => {
-      const request = parseBody<ShowRequest>(showRequest, await c.req.text(), EMPTY_BODY)
-      const name = required(request.model || request.name)
-      const overlay = { system: request.system || undefined, options: request.options }
-      return json(c, showReply(catalog.describe(name, overlay, request.verbose), request.system))
-    })
+    .post("/api/show", async (c) => show(c, app))
     .post("/api/generate", async (c) => generate(c, app))
     .post("/api/chat", async (c) => chat(c, app))
+}
+
+async function show(c: Context, { catalog }: App): Promise<Response> {
+  const request = parseBody<ShowRequest>(showRequest, await c.req.text(), EMPTY_BODY)
+  const name = required(request.model || request.name)
+  const overlay = { system: request.system || undefined, options: request.options }
+  const reply = showReply(catalog.describe(name, overlay, request.verbose), request.system)
+  if (!c.req.header("User-Agent")?.startsWith(COPILOT)) return json(c, reply)
+  return json(c, { ...reply, model_info: { ...reply.model_info, "general.basename": name } })
 }
 
 async function generate(c: Context, app: App): Promise<Response> {
   const request = parseBody<GenerateRequest>(generateRequest, await c.req.text(), EMPTY_BODY)
   if (request.model.trim() === "") throw new CriaError("not-found", "model '' not found")
   const head = { model: request.model, created_at: formatUtc(Date.now()) }
-  if (request.prompt === "" && request.suffix === "") {
+  if (request.prompt === "") {
     const reason = await loadOrUnload(c, app, request)
     return json(c, { ...head, response: "", done: true, done_reason: reason })
   }
@@ -132,7 +141,7 @@ async function loadOrUnload(
 const NDJSON: Framing<GenerateReply | ChatReply> = {
   contentType: "application/x-ndjson",
   frame: (reply) => `${JSON.stringify(reply)}\n`,
-  error: (error) => `${JSON.stringify({ error: toReply(error).message })}\n`,
+  error: (error) => `${JSON.stringify({ error: toStreamReply(error).message })}\n`,
   end: "",
 }
 

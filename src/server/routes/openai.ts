@@ -18,7 +18,7 @@ import {
   completionReply,
   openaiError,
 } from "../dialects/openai.ts"
-import { toReply } from "../errors.ts"
+import { toStreamReply } from "../errors.ts"
 import { type Framing, streamed } from "../stream.ts"
 
 const EMPTY_BODY = "EOF"
@@ -65,7 +65,7 @@ const SSE: Framing<object> = {
   contentType: "text/event-stream",
   frame: (chunk) => `data: ${JSON.stringify(chunk)}\n\n`,
   error: (error) => {
-    const { status, message } = toReply(error)
+    const { status, message } = toStreamReply(error)
     return `data: ${JSON.stringify(openaiError(status, message))}\n\n`
   },
   end: "data: [DONE]\n\n",

@@ -1,0 +1,234 @@
+/**
+ * The whole app over a store in a temporary folder, with runners that say what the test wants: for tests.
+ *
+ * Everything but the runner processes is real: names, manifests, GGUF headers, options, the pool.
+ *
+ * @module
+ */
+
+import { hash } from "node:crypto"
+import { mkdirSync, writeFileSync } from "node:fs"
+import { dirname } from "node:path"
+
+import type { ChatEvent } from "../chat/message.ts"
+import { type Config, readConfig } from "../config.ts"
+import { encodeGguf, type GgufInput, packStrings, text, u32 } from "../gguf/write.ts"
+import { Pool } from "../pool/pool.ts"
+import type { AnswerRequest, LoadedFacts, LoadOptions } from "../runner/protocol.ts"
+import { blobFilePath, parseDigest } from "../store/digest.ts"
+import { openStore } from "../store/folder-store.ts"
+import { MEDIA_TYPES } from "../store/manifest.ts"
+import { type TestLayer, TestStore } from "../store/test-store.ts"
+import type { Logger } from "../util/log.ts"
+import type { App } from "./app.ts"
+import { Catalog } from "./catalog.ts"
+import { Generator, type ModelRunner } from "./generate.ts"
+import { Resolver } from "./resolve.ts"
+
+/** What a model of a test says about itself. */
+export interface TestModel {
+  readonly architecture?: string
+  /** Jinja. */
+  readonly chatTemplate?: string
+  readonly metadata?: Readonly<Record<string, GgufInput>>
+  readonly config?: object
+  readonly system?: string
+  readonly params?: object
+  readonly messages?: readonly object[]
+  readonly licenses?: readonly string[]
+  /** Go template. */
+  readonly template?: string
+}
+
+/** A chat template of a model that can think and call tools. */
+export const ABLE_TEMPLATE = "{{ tools }}{{ messages }}<think></think>"
+
+/** Usage of every scripted answer. */
+export const TEST_USAGE = {
+  promptTokens: 11,
+  cachedTokens: 4,
+  completionTokens: 2,
+  queueMs: 0,
+  promptMs: 30,
+  decodeMs: 41,
+} as const
+
+/** A part of an answer. */
+export function delta(content: string, fields: { thinking?: string } = {}): ChatEvent {
+  return { kind: "delta", content, thinking: "", logprobs: [], ...fields }
+}
+
+/** A call of a tool. */
+export function toolCall(name: string, args: string, id = "call_1"): ChatEvent {
+  return { kind: "tool-call", call: { id, name, arguments: args } }
+}
+
+/** The end of an answer. */
+export function done(fields: Partial<Extract<ChatEvent, { kind: "done" }>> = {}): ChatEvent {
+  return { kind: "done", reason: "stop", usage: TEST_USAGE, droppedMessages: 0, ...fields }
+}
+
+/** What a runner was asked. */
+type Script = (request: AnswerRequest, signal?: AbortSignal) => AsyncIterable<ChatEvent>
+
+/** A runner without a process. */
+class ScriptedRunner implements ModelRunner {
+  readonly facts: LoadedFacts
+  readonly exited: Promise<void>
+  readonly #exit = Promise.withResolvers<void>()
+  readonly #app: TestApp
+
+  constructor(app: TestApp, { contextTokens = 8192, parallel = 1 }: LoadOptions) {
+    this.#app = app
+    this.facts = { contextTokens, parallel, totalBytes: 1500, gpuBytes: 500, llamaVersion: "" }
+    this.exited = this.#exit.promise
+  }
+
+  answer(request: AnswerRequest, signal?: AbortSignal): AsyncIterable<ChatEvent> {
+    this.#app.requests.push(request)
+    return this.#app.script(request, signal)
+  }
+
+  render(request: AnswerRequest): Promise<string> {
+    this.#app.requests.push(request)
+    return this.#app.rendering
+  }
+
+  stop(): Promise<void> {
+    this.#exit.resolve()
+    return this.exited
+  }
+}
+
+/** See the module. */
+export class TestApp implements App {
+  readonly folder: TestStore = new TestStore()
+  readonly config: Config
+  readonly resolver: Resolver
+  readonly catalog: Catalog
+  readonly generator: Generator
+  readonly pool: Pool<ModelRunner>
+  /** Options of every load, in order. */
+  readonly loads: LoadOptions[] = []
+  /** Whatever runners were asked, in order. */
+  readonly requests: AnswerRequest[] = []
+  /** Warnings and errors that were logged. */
+  readonly complaints: string[] = []
+  /** What runners answer. */
+  script: Script = () => streamOf(delta("4"), done())
+  /** What runners render. */
+  rendering: Promise<string> = Promise.resolve("rendered")
+  /** What loading waits for; a rejection fails it. */
+  loading: Promise<void> = Promise.resolve()
+  readonly #firstLoad = Promise.withResolvers<void>()
+  /** Keep-alive timers that run: one per model that is loaded and that nobody uses. */
+  readonly timers = new Map<symbol, { delayMs: number; callback: () => void }>()
+
+  constructor(env: Readonly<Record<string, string>> = {}) {
+    this.config = readConfig(env)
+    this.resolver = new Resolver(openStore(this.folder.root, { readOnly: true }))
+    this.pool = new Pool<ModelRunner>(
+      {
+        start: async (load) => {
+          this.loads.push(load)
+          this.#firstLoad.resolve()
+          await this.loading
+          return new ScriptedRunner(this, load)
+        },
+        now: () => performance.now(),
+        setTimer: (delayMs, callback) => {
+          const key = Symbol()
+          this.timers.set(key, { delayMs, callback })
+          return () => this.timers.delete(key)
+        },
+      },
+      this.config,
+    )
+    const { config, log, pool, resolver } = this
+    this.catalog = new Catalog({ resolver, pool, log })
+    this.generator = new Generator({ resolver, pool, config, log })
+  }
+
+  /** Keeps what someone should see. */
+  get log(): Logger {
+    const keep = (message: string, fields: object = {}) => {
+      this.complaints.push([message, ...Object.values(fields).map(String)].join(" "))
+    }
+    return { debug() {}, info() {}, warn: keep, error: keep }
+  }
+
+  /** Resolves when a load has begun. */
+  get firstLoad(): Promise<void> {
+    return this.#firstLoad.promise
+  }
+
+  /** Models that are loaded and in use. */
+  get leases(): number {
+    return this.pool.list().filter(({ state }) => state === "ready").length - this.timers.size
+  }
+
+  /** Installs a model; returns the path of its manifest. */
+  async install(name: string, model: TestModel = {}): Promise<string> {
+    const weights = await this.#weights(name, model)
+    const layer = (mediaType: string, content: string | object | undefined): TestLayer[] => {
+      if (content === undefined) return []
+      const written = typeof content === "string" ? content : JSON.stringify(content)
+      return [this.folder.blob(mediaType, written)]
+    }
+    return this.folder.model(
+      name,
+      [
+        weights,
+        ...layer(MEDIA_TYPES.template, model.template),
+        ...layer(MEDIA_TYPES.system, model.system),
+        ...layer(MEDIA_TYPES.params, model.params),
+        ...layer(MEDIA_TYPES.messages, model.messages),
+        ...(model.licenses ?? []).flatMap((license) => layer(MEDIA_TYPES.license, license)),
+      ],
+      model.config,
+    )
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.pool[Symbol.asyncDispose]()
+    this.folder[Symbol.dispose]()
+  }
+
+  /** Writes a GGUF file without tensors as a blob. */
+  async #weights(name: string, model: TestModel): Promise<TestLayer> {
+    const { architecture = "llama", chatTemplate, metadata = {} } = model
+    const pairs = new Map<string, GgufInput>([
+      ["general.architecture", text(architecture)],
+      ["general.name", text(name)],
+      ["general.file_type", u32(15)],
+      [`${architecture}.context_length`, u32(8192)],
+      [`${architecture}.embedding_length`, u32(2048)],
+      ["tokenizer.ggml.tokens", packStrings(["a", "b"])],
+      ...(chatTemplate === undefined
+        ? []
+        : [["tokenizer.chat_template", text(chatTemplate)] as const]),
+      ...Object.entries(metadata),
+    ])
+    const chunks = await Array.fromAsync(encodeGguf({ metadata: pairs, tensors: [] }))
+    const bytes = Buffer.concat(chunks)
+    const digest = parseDigest(`sha256:${hash("sha256", bytes, "hex")}`)
+    const path = blobFilePath(this.folder.root, digest)
+    mkdirSync(dirname(path), { recursive: true })
+    writeFileSync(path, bytes)
+    return { mediaType: MEDIA_TYPES.model, digest, size: bytes.length }
+  }
+}
+
+/** The events of an answer. */
+export async function* streamOf(...events: readonly ChatEvent[]): AsyncGenerator<ChatEvent> {
+  yield* events
+}
+
+/** The events of an answer that breaks. */
+export async function* breakingAfter(
+  error: Error,
+  ...events: readonly ChatEvent[]
+): AsyncGenerator<ChatEvent> {
+  yield* events
+  throw error
+}
