@@ -12,7 +12,7 @@ import type { MemoryKind, Removal, StepArrays, StepOutcome } from "../src/engine
 import type { CacheType } from "../src/engine/cache-type.ts"
 import { assert } from "../src/util/errors.ts"
 import type { NativeModel } from "./model.ts"
-import { encode, isPending, type NativeLibrary, WAIT_SLICE_MICROS } from "./native.ts"
+import { encode, isPending, type NativeLibrary } from "./native.ts"
 
 /** What a context is made of. */
 export interface ContextOptions {
@@ -91,12 +91,13 @@ export class NativeContext implements Disposable {
   async wait(): Promise<StepOutcome> {
     const action = "Cannot compute a step"
     const { cria_step_wait: wait } = this.#functions
+    const { waitSliceMicros } = this.#library
     await nextTurn()
     do {
       // The wait is the point of the loop.
       // oxlint-disable-next-line no-await-in-loop
       await nextTurn()
-    } while (isPending(this.#library.check(wait(this.#handle, WAIT_SLICE_MICROS), action)))
+    } while (isPending(this.#library.check(wait(this.#handle, waitSliceMicros), action)))
     const [code = 0, decodeMicros = 0, sampleMicros = 0] = this.#header
     return { code, decodeMicros, sampleMicros }
   }

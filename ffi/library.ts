@@ -16,8 +16,7 @@ import { setNativeVariable } from "#ffi"
 
 import { CriaError } from "../src/util/errors.ts"
 import { isExecutable } from "../src/util/executable.ts"
-import type { LogLevel } from "../src/util/log.ts"
-import { NativeLibrary } from "./native.ts"
+import { NativeLibrary, type NativeOptions } from "./native.ts"
 
 /** Fastest first. A GPU variant also holds the CPU backends, for machines without such a GPU. */
 const VARIANTS = ["cuda", "metal", "vulkan", "cpu", "cpu-native"]
@@ -36,12 +35,11 @@ const NATIVE_ENVIRONMENT: Readonly<Record<string, string>> = {
 }
 
 /** Where to look. */
-export interface LibraryOptions {
+export interface LibraryOptions extends NativeOptions {
   /** A folder with the libraries, which wins. */
   readonly folder?: string | undefined
   /** Unpacks the copy inside the executable; its folder, or undefined when there is none. */
   readonly unpack?: () => string | undefined
-  readonly logLevel?: LogLevel
 }
 
 /**
@@ -52,7 +50,7 @@ export interface LibraryOptions {
 export function openLibrary(options: LibraryOptions = {}): NativeLibrary {
   const folder = findFolder(options)
   for (const [name, value] of Object.entries(NATIVE_ENVIRONMENT)) setNativeVariable(name, value)
-  return new NativeLibrary(shimIn(folder) ?? folder, folder, options.logLevel)
+  return new NativeLibrary(shimIn(folder) ?? folder, folder, options)
 }
 
 /** The folder that {@link openLibrary} would use. */

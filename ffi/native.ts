@@ -24,8 +24,8 @@ const STATUS = {
   cancelled: -5,
 } as const
 
-/** How long one wait may hold the JavaScript thread: input is read and output flushed in between. */
-export const WAIT_SLICE_MICROS = 4000
+/** For programs that embed cria and have other things to do. */
+const WAIT_SLICE_MS = 4
 
 const LOG_LEVELS: Readonly<Record<LogLevel, number>> = { debug: 0, info: 1, warn: 2, error: 3 }
 const LETTER_LEVELS: Readonly<Record<string, LogLevel>> = {
@@ -52,6 +52,16 @@ export interface NativeSystem {
   readonly devices: readonly NativeDevice[]
 }
 
+/** Options of a {@link NativeLibrary}. */
+export interface NativeOptions {
+  readonly logLevel?: LogLevel
+  /**
+   * Milliseconds that a wait for native code may hold the JavaScript thread before the event loop turns. On a CPU each
+   * turn takes time from the threads that compute: a process that does nothing else wants long ones.
+   */
+  readonly waitSliceMs?: number
+}
+
 /** UTF-8 bytes of a text and their count; the array is never empty. */
 export function encode(text: string): readonly [bytes: Uint8Array, length: number] {
   const bytes = new TextEncoder().encode(text)
@@ -63,14 +73,18 @@ export class NativeLibrary {
   readonly functions: NativeFunctions
   /** The folder that it was loaded from. */
   readonly folder: string
+  /** Of one wait, see {@link NativeOptions}. */
+  readonly waitSliceMicros: number
 
   /**
    * Opens the shim at `path` and loads the compute backends of `folder`.
    *
    * @throws {CriaError} `unavailable` when a library is missing, built for another ABI or finds no CPU backend.
    */
-  constructor(path: string, folder: string, logLevel: LogLevel = "warn") {
+  constructor(path: string, folder: string, options: NativeOptions = {}) {
+    const { logLevel = "warn", waitSliceMs = WAIT_SLICE_MS } = options
     this.folder = folder
+    this.waitSliceMicros = waitSliceMs * 1000
     this.functions = open(path)
     const abi = this.functions.cria_abi_version()
     if (abi !== ABI_VERSION) {
@@ -129,7 +143,7 @@ export class NativeLibrary {
     this.check(job, action)
     const { onProgress, signal, nativeCode } = options
     while (
-      this.check(this.functions.cria_job_wait(job, WAIT_SLICE_MICROS), action) === STATUS.pending
+      this.check(this.functions.cria_job_wait(job, this.waitSliceMicros), action) === STATUS.pending
     ) {
       if (signal?.aborted === true) this.functions.cria_job_cancel(job)
       onProgress?.(this.functions.cria_job_progress(job))

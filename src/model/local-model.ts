@@ -8,7 +8,7 @@
 
 import { createBackend, type NativeBackend } from "../../ffi/backend.ts"
 import { physicalCores } from "../../ffi/machine.ts"
-import { loadModel, type NativeModel } from "../../ffi/model.ts"
+import { type LoadMode, loadModel, type NativeModel } from "../../ffi/model.ts"
 import type { NativeLibrary } from "../../ffi/native.ts"
 import type { ChatEvent } from "../chat/message.ts"
 import { Embedder } from "../engine/embedder.ts"
@@ -99,7 +99,7 @@ export class LocalModel implements AsyncDisposable {
       ...hooks,
       gpuLayers: options.gpuLayers ?? -1,
       ...(options.mainGpu === undefined ? {} : { mainGpu: options.mainGpu }),
-      loadMode: options.useMmap === undefined ? "auto" : options.useMmap ? "mmap" : "none",
+      loadMode: loadMode(options, library),
     })
     try {
       const backend = await createBackend(model, {
@@ -238,6 +238,15 @@ function contextOptions(options: LoadOptions) {
     cacheTypeK: options.cacheType,
     cacheTypeV: options.cacheType,
   }
+}
+
+/**
+ * On a CPU weights are read, not mapped, unless the caller wants it otherwise, as in Ollama: they are rearranged for
+ * the CPU anyway, which takes mapped ones twice, and memory of our own can have large pages.
+ */
+function loadMode({ useMmap }: LoadOptions, library: NativeLibrary): LoadMode {
+  if (useMmap !== undefined) return useMmap ? "mmap" : "none"
+  return hasGpu(library) ? "auto" : "none"
 }
 
 /** llama.cpp loads adapters and projectors too, but only beside a model. */

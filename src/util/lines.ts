@@ -17,25 +17,24 @@ export async function* linesOf(
   charsMax: number = LINE_CHARS_MAX,
 ): AsyncGenerator<string> {
   const decoder = new TextDecoder()
-  let pending: string[] = []
-  let pendingChars = 0
+  let pending = ""
   for await (const chunk of stream) {
-    const parts = decoder.decode(chunk, { stream: true }).split("\n")
-    for (const [i, part] of parts.entries()) {
-      pending.push(part)
-      pendingChars += part.length
-      if (pendingChars > charsMax) {
-        throw new Error(`Cannot read a line of more than ${charsMax} characters`)
-      }
-      if (i === parts.length - 1) break
-      yield withoutReturn(pending.join(""))
-      pending = []
-      pendingChars = 0
+    const text = decoder.decode(chunk, { stream: true })
+    let start = 0
+    for (let end = text.indexOf("\n"); end >= 0; end = text.indexOf("\n", start)) {
+      yield withoutReturn(checked(pending + text.slice(start, end), charsMax))
+      pending = ""
+      start = end + 1
     }
+    pending = checked(pending + text.slice(start), charsMax)
   }
-  pending.push(decoder.decode())
-  const last = pending.join("")
-  if (last !== "") yield withoutReturn(last)
+  pending += decoder.decode()
+  if (pending !== "") yield withoutReturn(pending)
+}
+
+function checked(line: string, charsMax: number): string {
+  if (line.length <= charsMax) return line
+  throw new Error(`Cannot read a line of more than ${charsMax} characters`)
 }
 
 function withoutReturn(line: string): string {
