@@ -207,6 +207,28 @@ function documentation(): string[] {
     : ["docs/environment.md: differs from src/config.ts; run bun scripts/check.ts --write"]
 }
 
+/**
+ * A package for another platform that the registry did not offer when the lock was written is silently left out of it,
+ * and then `npm ci` fails on that platform, and with a registry that does offer it, everywhere.
+ */
+function lockFile(): string[] {
+  const { packages } = JSON.parse(readFileSync(join(ROOT, "package-lock.json"), "utf8")) as {
+    packages: Record<string, { optionalDependencies?: Record<string, string>; resolved?: string }>
+  }
+  return Object.entries(packages).flatMap(([path, { optionalDependencies = {}, resolved }]) => {
+    const missing = Object.keys(optionalDependencies).filter(
+      (name) =>
+        !(`node_modules/${name}` in packages) && !(`${path}/node_modules/${name}` in packages),
+    )
+    return [
+      ...missing.map((name) => `package-lock.json: ${path} wants ${name}, which is not in it`),
+      ...(resolved === undefined
+        ? []
+        : [`package-lock.json: ${path} names the registry it came from`]),
+    ]
+  })
+}
+
 const sources = ["src", "ffi"].flatMap(sourcesOf)
 const scripts = ["scripts", "bench", "examples"].flatMap(sourcesOf)
 const problems = [
@@ -214,6 +236,7 @@ const problems = [
   ...[...sources, ...scripts].flatMap(headers),
   ...abi(),
   ...documentation(),
+  ...lockFile(),
 ]
 for (const problem of problems) console.error(problem)
 console.log(`house rules: ${sources.length + scripts.length} files, ${problems.length} problems`)

@@ -135,15 +135,18 @@ describe("readGguf() — what is not a GGUF file", () => {
   })
 
   // The superuser can read everything.
-  test.skipIf(process.getuid?.() === 0)("says what to do about a file that may not be read", () => {
-    using folder = new TemporaryFolder()
-    const path = folder.write(rawBytes())
-    chmodSync(path, 0o000)
-    expectRefusal(() => readGguf(path, { label: "x.gguf" }), "permission denied")
-    expect(catchError(() => readGguf(path))).toMatchObject({
-      hint: expect.stringContaining("chmod"),
-    })
-  })
+  test.skipIf(process.getuid?.() === 0)(
+    "says what to do about a file that may not be read (needs a user other than root)",
+    () => {
+      using folder = new TemporaryFolder()
+      const path = folder.write(rawBytes())
+      chmodSync(path, 0o000)
+      expectRefusal(() => readGguf(path, { label: "x.gguf" }), "permission denied")
+      expect(catchError(() => readGguf(path))).toMatchObject({
+        hint: expect.stringContaining("chmod"),
+      })
+    },
+  )
 
   test("keeps the path out of messages when a label is given", () => {
     const error = catchError(() => readGguf("/secret/place.gguf", { label: "llama3" }))

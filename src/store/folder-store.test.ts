@@ -66,16 +66,19 @@ describe("openStore()", () => {
     )
   })
 
-  test.skipIf(process.getuid?.() === 0)("refuses a root that may not be entered", () => {
-    using folder = new TestStore()
-    folder.weights("m")
-    chmodSync(folder.root, 0)
-    try {
-      expect(() => open(folder)).toThrow(/\(EACCES\): ensure path elements are traversable$/)
-    } finally {
-      chmodSync(folder.root, 0o700)
-    }
-  })
+  test.skipIf(process.getuid?.() === 0)(
+    "refuses a root that may not be entered (needs a user other than root)",
+    () => {
+      using folder = new TestStore()
+      folder.weights("m")
+      chmodSync(folder.root, 0)
+      try {
+        expect(() => open(folder)).toThrow(/\(EACCES\): ensure path elements are traversable$/)
+      } finally {
+        chmodSync(folder.root, 0o700)
+      }
+    },
+  )
 })
 
 describe("list()", () => {
@@ -164,21 +167,24 @@ describe("list()", () => {
     expect(() => open(folder).find(parseName("good:fifo"))).toThrow("not a regular file")
   })
 
-  test.skipIf(process.getuid?.() === 0)("reports a folder that may not be entered", () => {
-    using folder = new TestStore()
-    folder.weights("good")
-    folder.weights("secret/m")
-    const path = join(folder.root, "manifests", "registry.ollama.ai", "secret")
-    chmodSync(path, 0)
-    try {
-      const { models, problems } = open(folder).list()
-      expect(models.map((model) => shortName(model.name))).toEqual(["good:latest"])
-      expect(problems.map((problem) => problem.path)).toEqual([path])
-      expect(() => open(folder).find(parseName("secret/m"))).toThrow(/traversable$/)
-    } finally {
-      chmodSync(path, 0o700)
-    }
-  })
+  test.skipIf(process.getuid?.() === 0)(
+    "reports a folder that may not be entered (needs a user other than root)",
+    () => {
+      using folder = new TestStore()
+      folder.weights("good")
+      folder.weights("secret/m")
+      const path = join(folder.root, "manifests", "registry.ollama.ai", "secret")
+      chmodSync(path, 0)
+      try {
+        const { models, problems } = open(folder).list()
+        expect(models.map((model) => shortName(model.name))).toEqual(["good:latest"])
+        expect(problems.map((problem) => problem.path)).toEqual([path])
+        expect(() => open(folder).find(parseName("secret/m"))).toThrow(/traversable$/)
+      } finally {
+        chmodSync(path, 0o700)
+      }
+    },
+  )
 
   test("reads 500 models in 50 ms", () => {
     using folder = new TestStore()

@@ -182,7 +182,7 @@ describe("cria run, when something is wrong", () => {
   test.each([
     [
       ["run", "no-such-model", "Hi"],
-      "Error: model 'no-such-model' not found\ncria list shows what is installed\n",
+      "Error: model 'no-such-model:latest' not found\ncria list shows what is installed\n",
     ],
     [["run", "../evil", "Hi"], /^Error: /],
     [["run", "bad name!", "Hi"], /^Error: invalid model name\n/],
