@@ -42,7 +42,7 @@ export const MEDIA_TYPES = {
 } as const
 
 /** Longest manifest. The size that container registries accept; 10 000 layers need half of it. */
-const MANIFEST_BYTES_MAX = 4 * 1024 * 1024
+export const MANIFEST_BYTES_MAX = 4 * 1024 * 1024
 
 /** Most layers. MLX models have one per tensor, which is a few thousand for the largest. */
 const LAYERS_MAX = 10_000

@@ -1,0 +1,71 @@
+/**
+ * One writer at a time decides what a store holds, in whichever process it runs.
+ *
+ * The lock is one that the operating system takes back when its owner dies, however it dies: a SQLite transaction on
+ * an empty file, because that is the one such lock that works the same on every platform without native code of ours.
+ * It is held for the milliseconds in which a manifest appears or goes, never while bytes are fetched or written.
+ *
+ * @module
+ */
+import { Database } from "bun:sqlite"
+import { mkdirSync } from "node:fs"
+import { join } from "node:path"
+import { setTimeout as delay } from "node:timers/promises"
+
+import { CriaError } from "../util/errors.ts"
+import { cannotWrite } from "./durable.ts"
+
+/** Beside `manifests` and `blobs`, where Ollama looks at nothing. */
+const LOCK_FILE = ".cria.lock"
+
+/** Between two attempts. Owners are done in 1 to 50 ms. */
+const RETRY_MS = 5
+
+/** Removing a model of hundreds of gigabytes can take a slow disk so long. */
+const WAIT_MS_MAX = 60_000
+
+/**
+ * Runs `body` while nobody else, in this process or another, runs one for the same store.
+ *
+ * @throws {CriaError} `busy` after a minute, `unavailable` when the folder cannot be written.
+ */
+export async function withStoreLock<T>(
+  root: string,
+  body: () => T,
+  options: { readonly signal?: AbortSignal | undefined } = {},
+): Promise<T> {
+  using lock = openLock(root)
+  const deadline = performance.now() + WAIT_MS_MAX
+  while (!tryLock(lock)) {
+    if (performance.now() > deadline) {
+      const hint = "Another process changes this store; end it or wait"
+      throw new CriaError("busy", `Cannot lock the store "${root}"`, { hint })
+    }
+    // Waiting is the point of the loop.
+    // oxlint-disable-next-line no-await-in-loop
+    await delay(RETRY_MS, undefined, { signal: options.signal })
+  }
+  // Closing ends the transaction, whichever way `body` ends.
+  return body()
+}
+
+function openLock(root: string): Database {
+  try {
+    mkdirSync(root, { recursive: true })
+    const lock = new Database(join(root, LOCK_FILE), { create: true, readwrite: true })
+    lock.run("PRAGMA busy_timeout = 0")
+    return lock
+  } catch (error) {
+    throw cannotWrite(join(root, LOCK_FILE), error)
+  }
+}
+
+function tryLock(lock: Database): boolean {
+  try {
+    lock.run("BEGIN EXCLUSIVE")
+    return true
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "SQLITE_BUSY") return false
+    throw cannotWrite(lock.filename, error)
+  }
+}

@@ -1,0 +1,307 @@
+/**
+ * Adds models to a folder store and takes them away.
+ *
+ * A model appears when its manifest does, in one rename, and only when all its blobs are there. Blobs are written
+ * beside their place and renamed, so a file under a blob's name is always whole. Nothing else needs to be undone
+ * after a crash: what no manifest names is removed by `prune.ts` when it is old enough.
+ *
+ * Rename is enough for blobs; what decides about existence (a manifest that comes, a blob that goes) runs under the
+ * lock of `lock.ts`. A blob that was there when a creation began may therefore be gone when it ends: then
+ * {@link StoreWriter.writeManifest} says `conflict` and changes nothing.
+ *
+ * @module
+ */
+import { createHash, randomBytes } from "node:crypto"
+import { mkdirSync, rmdirSync, rmSync, statSync, unlinkSync, utimesSync } from "node:fs"
+import { type FileHandle, open } from "node:fs/promises"
+import { dirname, join } from "node:path"
+
+import { CriaError } from "../util/errors.ts"
+import { blobFilePath, type Digest, parseDigest } from "./digest.ts"
+import { cannotWrite, moveIntoPlace, systemErrorCode, syncFolder, writeWhole } from "./durable.ts"
+import { isRegularFile } from "./files.ts"
+import type { Store } from "./folder-store.ts"
+import { withStoreLock } from "./lock.ts"
+import { type Layer, type Manifest, parseManifest, readManifest } from "./manifest.ts"
+import { manifestPath, manifestsFolder, type ModelName, shortName } from "./name.ts"
+import { collectReferences } from "./references.ts"
+import { resolveName } from "./resolve.ts"
+
+/** A blob that is in the store now. */
+export interface PutBlob {
+  readonly digest: Digest
+  /** Bytes. */
+  readonly size: number
+  /** False when the store had it already. */
+  readonly isNew: boolean
+}
+
+/** Limits of {@link StoreWriter.putStream}. */
+export interface PutOptions {
+  /** What the content has to hash to. */
+  readonly expected?: Digest | undefined
+  /** Longest content. */
+  readonly bytesMax?: number | undefined
+  readonly signal?: AbortSignal | undefined
+}
+
+/** The writing side of a folder store. Holds nothing open. */
+export class StoreWriter {
+  readonly root: string
+  readonly #store: Store
+
+  /** @throws {CriaError} `unavailable` when the store is read-only. */
+  constructor(store: Store) {
+    if (store.readOnly) {
+      const hint = "Set OLLAMA_MODELS to a folder of your own; models of this one stay visible"
+      throw new CriaError("unavailable", `Cannot write "${store.root}": read-only store`, { hint })
+    }
+    this.root = store.root
+    this.#store = store
+  }
+
+  /** Where a download of a blob collects its bytes; `suffix` is for files beside it, such as `-0`. */
+  partialPath(digest: Digest, suffix = ""): string {
+    return `${this.#blobPath(digest)}-partial${suffix}`
+  }
+
+  /** A new name in the folder of blobs, for a file that is to be adopted. */
+  temporaryPath(): string {
+    return join(this.#blobsFolder(), `sha256-tmp-${randomBytes(12).toString("hex")}`)
+  }
+
+  /**
+   * Makes a finished file a blob by moving it. The caller has checked that it hashes to `digest`.
+   *
+   * @param path A file on the same file system: a partial or a temporary one.
+   * @returns False when the store had the blob already; the file is removed then.
+   * @throws {CriaError} `unavailable` when it cannot be moved.
+   */
+  adoptBlob(path: string, digest: Digest): boolean {
+    const target = this.#blobPath(digest)
+    try {
+      // A blob of another size is one that something has damaged.
+      if (fileSize(target) === statSync(path).size) {
+        unlinkSync(path)
+        this.touchBlob(digest)
+        return false
+      }
+    } catch (error) {
+      throw cannotWrite(target, error)
+    }
+    moveIntoPlace(path, target)
+    return true
+  }
+
+  /** Makes a blob that no manifest names yet look new, so that no prune takes it. False when it is not there. */
+  touchBlob(digest: Digest): boolean {
+    const path = this.#blobPath(digest)
+    if (!isRegularFile(path)) return false
+    try {
+      const now = new Date()
+      utimesSync(path, now, now)
+    } catch {
+      // The blob belongs to another user or lies on a read-only share: nobody prunes it then either.
+    }
+    return true
+  }
+
+  /** Stores a small content as a blob. */
+  async putBytes(content: string | Uint8Array): Promise<PutBlob> {
+    const bytes = typeof content === "string" ? Buffer.from(content) : content
+    return this.putStream([bytes])
+  }
+
+  /**
+   * Stores a stream as a blob, hashing while it writes. What is half-written when it ends early is removed.
+   *
+   * @throws {CriaError} `invalid-input` when the content is longer than allowed or hashes to something else,
+   *   `unavailable` when it cannot be written; whatever the stream throws.
+   */
+  async putStream(
+    source: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+    options: PutOptions = {},
+  ): Promise<PutBlob> {
+    const temporary = this.temporaryPath()
+    try {
+      const { digest, size } = await writeHashed(temporary, source, options)
+      if (options.expected !== undefined && options.expected !== digest) {
+        const text = `digest mismatch, expected "${options.expected}", got "${digest}"`
+        throw new CriaError("invalid-input", text)
+      }
+      return { digest, size, isNew: this.adoptBlob(temporary, digest) }
+    } finally {
+      rmSync(temporary, { force: true })
+    }
+  }
+
+  /**
+   * Makes a model appear, or replaces it. The bytes are kept exactly: their hash is the model's id.
+   *
+   * @returns The manifest that was replaced, so that its blobs can go: {@link removeUnreferenced}.
+   * @throws {CriaError} `conflict` when a blob is missing, or was removed by somebody in the meantime; `internal` when
+   *   the bytes are no manifest; `unavailable` when they cannot be written. The store is as before then.
+   */
+  async writeManifest(
+    name: ModelName,
+    bytes: Uint8Array,
+    options: { readonly signal?: AbortSignal | undefined } = {},
+  ): Promise<Manifest | undefined> {
+    const { manifest } = parseManifest(bytes)
+    return withStoreLock(
+      this.root,
+      () => {
+        const missing = blobsOf(manifest).find((digest) => !isRegularFile(this.#blobPath(digest)))
+        if (missing !== undefined) throw missingBlob(name, missing)
+        const path = manifestPath(this.root, resolveName(this.#store, name))
+        const replaced = readableManifest(path)
+        const temporary = `.cria-${randomBytes(12).toString("hex")}`
+        writeWhole(path, bytes, join(manifestsFolder(this.root), temporary))
+        return replaced
+      },
+      options,
+    )
+  }
+
+  /**
+   * Removes a model, in whatever casing, with the blobs that only it has. Works for manifests that cannot be read.
+   *
+   * @returns False when there is no such model.
+   */
+  async removeModel(name: ModelName): Promise<boolean> {
+    return withStoreLock(this.root, () => {
+      const path = manifestPath(this.root, resolveName(this.#store, name))
+      const manifest = readableManifest(path)
+      if (!this.#removeManifestFile(path)) return false
+      if (manifest !== undefined) this.#removeUnreferenced(blobsOf(manifest))
+      return true
+    })
+  }
+
+  /**
+   * Removes those blobs that no manifest names. Missing ones are fine.
+   *
+   * @returns Those that were removed.
+   */
+  async removeUnreferenced(digests: readonly Digest[]): Promise<Digest[]> {
+    return withStoreLock(this.root, () => this.#removeUnreferenced(digests))
+  }
+
+  #removeUnreferenced(digests: readonly Digest[]): Digest[] {
+    const { digests: inUse, areKnown } = collectReferences(this.root)
+    if (!areKnown) return []
+    return [...new Set(digests)].filter((digest) => {
+      if (inUse.has(digest)) return false
+      const path = this.#blobPath(digest)
+      if (!isRegularFile(path)) return false
+      removeFile(path)
+      return true
+    })
+  }
+
+  /** Removes the file and the folders above it that are empty then. */
+  #removeManifestFile(path: string): boolean {
+    if (fileSize(path) === undefined) return false
+    removeFile(path)
+    removeEmptyFolders(dirname(path), manifestsFolder(this.root))
+    return true
+  }
+
+  #blobPath(digest: Digest): string {
+    return blobFilePath(this.root, digest)
+  }
+
+  #blobsFolder(): string {
+    const folder = join(this.root, "blobs")
+    try {
+      mkdirSync(folder, { recursive: true })
+    } catch (error) {
+      throw cannotWrite(folder, error)
+    }
+    return folder
+  }
+}
+
+/** All blobs that a manifest names, each once. */
+export function blobsOf(manifest: Manifest): Digest[] {
+  const layers: readonly Layer[] = [manifest.config, ...manifest.layers]
+  return [...new Set(layers.map((layer) => layer.digest))]
+}
+
+/** Removes a folder when it is empty, then those above it, up to `top`, which stays. */
+export function removeEmptyFolders(folder: string, top: string): void {
+  for (let path = folder; path !== top && path.startsWith(top); path = dirname(path)) {
+    try {
+      rmdirSync(path)
+    } catch {
+      return // Not empty, or somebody else has removed it.
+    }
+  }
+}
+
+async function writeHashed(
+  path: string,
+  source: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+  { bytesMax = Number.MAX_SAFE_INTEGER, signal }: PutOptions,
+): Promise<{ digest: Digest; size: number }> {
+  const hash = createHash("sha256")
+  let size = 0
+  await using file = await openNew(path)
+  for await (const chunk of source) {
+    signal?.throwIfAborted()
+    size += chunk.length
+    if (size > bytesMax) throw new CriaError("invalid-input", `Longer than ${bytesMax} bytes`)
+    hash.update(chunk)
+    await writeAll(file, chunk, path)
+  }
+  return { digest: parseDigest(`sha256:${hash.digest("hex")}`), size }
+}
+
+async function openNew(path: string): Promise<FileHandle> {
+  try {
+    return await open(path, "wx")
+  } catch (error) {
+    throw cannotWrite(path, error)
+  }
+}
+
+async function writeAll(file: FileHandle, bytes: Uint8Array, path: string): Promise<void> {
+  try {
+    for (let done = 0; done < bytes.length;) {
+      // Each write begins where the one before has ended.
+      // oxlint-disable-next-line no-await-in-loop
+      done += (await file.write(bytes, done)).bytesWritten
+    }
+  } catch (error) {
+    throw cannotWrite(path, error)
+  }
+}
+
+function readableManifest(path: string): Manifest | undefined {
+  try {
+    return readManifest(path).manifest
+  } catch {
+    return undefined
+  }
+}
+
+/** Undefined when there is no such file. */
+function fileSize(path: string): number | undefined {
+  const stats = statSync(path, { throwIfNoEntry: false })
+  return stats?.isFile() === true ? stats.size : undefined
+}
+
+function removeFile(path: string): void {
+  try {
+    unlinkSync(path)
+    syncFolder(dirname(path))
+  } catch (error) {
+    if (systemErrorCode(error) !== "ENOENT") throw cannotWrite(path, error)
+  }
+}
+
+function missingBlob(name: ModelName, digest: Digest): CriaError {
+  const text = `Cannot install "${shortName(name)}": blob "${digest}" is not in the store`
+  const hint = "Another process may have removed it in the meantime: try again"
+  return new CriaError("conflict", text, { hint })
+}
