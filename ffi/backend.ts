@@ -7,9 +7,13 @@
 import type { BackendInfo, StepArrays, StepOutcome } from "../src/engine/backend.ts"
 import type { EmbeddingBackend } from "../src/engine/embedder.ts"
 import type { SamplingOptions } from "../src/engine/sampling.ts"
+import { toCriaError } from "../src/util/errors.ts"
 import { type ContextOptions, createContext, type NativeContext } from "./context.ts"
 import type { NativeModel } from "./model.ts"
 import { encode, type NativeLibrary } from "./native.ts"
+
+/** Id 0 belongs to the shim, for saving and restoring. */
+const FIRST_SEQUENCE = 1
 
 /** A context of a model, seen as a backend. Owns the context, not the model. */
 export class NativeBackend implements EmbeddingBackend {
@@ -27,12 +31,13 @@ export class NativeBackend implements EmbeddingBackend {
       cells: info.cells,
       batchTokens: info.batch,
       rows: info.rows,
-      sequences: info.sequences,
+      firstSequence: FIRST_SEQUENCE,
+      sequences: info.sequences - FIRST_SEQUENCE,
       topLogprobs: info.top,
       vocabularyTokens: model.info.vocab.tokens,
       memory: info.memory,
       removal: info.removal,
-      canShift: info.can_shift,
+      sharing: info.sharing,
     }
   }
 
@@ -54,6 +59,24 @@ export class NativeBackend implements EmbeddingBackend {
 
   removeSequence(sequence: number, from: number, to: number): boolean {
     return this.#context.removeSequence(sequence, from, to)
+  }
+
+  copySequence(source: number, target: number, from: number, to: number): void {
+    this.#context.copySequence(source, target, { from, to })
+  }
+
+  saveSequence(sequence: number): Uint8Array | undefined {
+    return this.#context.save(sequence)
+  }
+
+  restoreSequence(sequence: number, state: Uint8Array): boolean {
+    try {
+      this.#context.restore(sequence, state)
+      return true
+    } catch (error) {
+      if (toCriaError(error).code === "invalid-input") return false
+      throw error
+    }
   }
 
   lastPosition(sequence: number): number {

@@ -8,7 +8,13 @@ import { setImmediate as nextTurn } from "node:timers/promises"
 
 import { mapMemory } from "#ffi"
 
-import type { MemoryKind, Removal, StepArrays, StepOutcome } from "../src/engine/backend.ts"
+import type {
+  MemoryKind,
+  Removal,
+  Sharing,
+  StepArrays,
+  StepOutcome,
+} from "../src/engine/backend.ts"
 import type { CacheType } from "../src/engine/cache-type.ts"
 import { assert } from "../src/util/errors.ts"
 import type { NativeModel } from "./model.ts"
@@ -20,8 +26,15 @@ export interface ContextOptions {
   readonly cells: number
   /** Most tokens in a step. */
   readonly batchTokens: number
-  /** Most sequences at once, and most sampled rows in a step. At most 256. */
+  /** Most sequences at once, and most sampled rows in a step. Id 0 is for saving and restoring, see `cria.h`. */
   readonly sequences: number
+  /**
+   * Sequence ids beyond that for cached prefixes, where the memory can share any beginning of a sequence. Together at
+   * most 256.
+   */
+  readonly pins?: number
+  /** Keep all cells of a sliding window: more memory, any prefix can be shared. Default: yes. */
+  readonly isWindowFull?: boolean
   readonly threads: number
   readonly flashAttention?: "auto" | "on" | "off"
   readonly cacheTypeK?: CacheType
@@ -41,6 +54,7 @@ export interface ContextInfo {
   readonly top: number
   readonly memory: MemoryKind
   readonly removal: Removal
+  readonly sharing: Sharing
   readonly can_shift: boolean
   /** llama.cpp's pooling type: 0 none, 1 mean, 2 cls, 3 last, 4 rank. */
   readonly pooling: number
@@ -178,6 +192,8 @@ export async function createContext(
       batch: options.batchTokens,
       rows: Math.min(options.sequences, options.batchTokens),
       sequences: options.sequences,
+      pins: options.pins ?? 0,
+      swa_full: options.isWindowFull ?? true,
       threads: options.threads,
       threads_batch: options.threads,
       flash_attention: options.flashAttention ?? "auto",

@@ -17,7 +17,7 @@ export interface NativeSymbol {
 }
 
 /** The version of `cria.h` that this table describes. */
-export const ABI_VERSION = 1
+export const ABI_VERSION = 2
 
 /** Every function of `cria.h`. */
 export const SYMBOLS = {

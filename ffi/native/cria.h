@@ -24,7 +24,7 @@
 #endif
 
 /* Raised whenever a signature, the step block or the meaning of a JSON field changes. */
-#define CRIA_ABI_VERSION 1
+#define CRIA_ABI_VERSION 2
 
 #ifdef __cplusplus
 extern "C" {
@@ -89,7 +89,10 @@ CRIA_API int32_t cria_tokenize(int32_t model, const uint8_t * text, int32_t leng
 /* Starts a job that ends with a context handle. The context has a thread of its own that runs every step.
  * {"cells": int, "batch": int, "rows": int, "sequences": int, "threads": int, "threads_batch": int,
  *  "flash_attention": "auto"|"on"|"off", "type_k": string, "type_v": string, "embeddings": bool,
- *  "pooling": "model"|"none"|"mean"|"cls"|"last", "offload_kv": bool, "swa_full": bool, "top": int} */
+ *  "pooling": "model"|"none"|"mean"|"cls"|"last", "offload_kv": bool, "swa_full": bool, "top": int,
+ *  "pins": int}
+ * pins: sequence ids beyond "sequences", where the memory can share any beginning of a sequence; ignored elsewhere.
+ * With pins, id 0 is for cria_state_get() and cria_state_set(). */
 CRIA_API int32_t cria_context_new(int32_t model, const uint8_t * json, int32_t length);
 CRIA_API int32_t cria_context_free(int32_t context);
 /* Text: what the context really has; see ffi/native.ts ContextInfo. */

@@ -9,6 +9,7 @@
 
 #include "common.h"
 #include "ggml-cpu.h"
+#include "workers.hpp"
 
 namespace cria {
 
@@ -22,6 +23,9 @@ constexpr int HEADER_REUSED = 3;
 
 // How long the engine thread stays awake after a step. Longer than JavaScript takes between two steps (some 100 us).
 constexpr int64_t LOOK_OUT_US = 300;
+
+// Fewer rows are sampled sooner than other threads wake up.
+constexpr int32_t PARALLEL_ROWS = 4;
 
 // ggml's own pool, for builds without OpenMP: otherwise every graph starts and joins its threads anew.
 class Threadpool {
@@ -129,7 +133,9 @@ class Context {
   public:
     Context(std::shared_ptr<Model> model, const common_json & config)
         : model_(std::move(model)), params_(context_params(config)),
-          top_(static_cast<int32_t>(positive(config, "top", 1024))) {
+          top_(static_cast<int32_t>(positive(config, "top", 1024))), pins_(config.value<int>("pins", 0)) {
+        const auto most = static_cast<int64_t>(llama_max_parallel_sequences()) - params_.n_seq_max;
+        if (pins_ < 0 || pins_ > most) fail_argument("pins must be 0 to " + std::to_string(most));
         params_.abort_callback = [](void * user) { return static_cast<Context *>(user)->abort_.load(); };
         params_.abort_callback_data = this;
         model_->contexts++;
@@ -193,15 +199,21 @@ class Context {
     }
 
     void require_sequence(int32_t sequence) const {
-        if (sequence < 0 || sequence >= static_cast<int32_t>(params_.n_seq_max)) {
+        if (sequence < 0 || sequence >= sequences_) {
             fail_argument("sequence is " + std::to_string(sequence) + ", expected 0 to " +
-                          std::to_string(params_.n_seq_max - 1));
+                          std::to_string(sequences_ - 1));
         }
     }
 
-    bool shares_whole_sequences_only() const {
-        return llama_model_is_recurrent(model_->model) || llama_model_is_hybrid(model_->model);
+    bool shares_whole_sequences_only() const { return !shares_prefixes_; }
+
+    // llama.cpp writes which cells a sequence has only for ids below n_seq_max. For those above, its state goes
+    // through this one, which is never used otherwise.
+    llama_seq_id staged(int32_t sequence) const {
+        return sequence < static_cast<int32_t>(params_.n_seq_max) ? sequence : STAGING;
     }
+
+    static constexpr llama_seq_id STAGING = 0;
 
     int32_t embedding_width() const { return llama_model_n_embd_out(model_->model); }
 
@@ -211,10 +223,11 @@ class Context {
                 {"cells", llama_n_ctx(ctx)},
                 {"batch", llama_n_ubatch(ctx)},
                 {"rows", params_.n_outputs_max},
-                {"sequences", llama_n_seq_max(ctx)},
+                {"sequences", sequences_},
                 {"top", top_},
                 {"memory", memory_kind(ctx)},
                 {"removal", removal_name(removal_)},
+                {"sharing", llama_get_memory(ctx) == nullptr ? "none" : shares_prefixes_ ? "prefix" : "whole"},
                 {"can_shift", llama_get_memory(ctx) != nullptr && llama_memory_can_shift(llama_get_memory(ctx))},
                 {"pooling", static_cast<int>(llama_pooling_type(ctx))},
                 {"threads", llama_n_threads(ctx)},
@@ -230,6 +243,9 @@ class Context {
     std::shared_ptr<Model> model_;
     llama_context_params params_;
     int32_t top_;
+    int32_t pins_;
+    int32_t sequences_ = 0;        // legal ids: 0 to sequences_ - 1
+    bool shares_prefixes_ = false;  // any beginning of a sequence can be shared, not only all of it
     llama_context * ctx_ = nullptr;
     Threadpool threadpool_;
     bool openmp_ = false;
@@ -242,6 +258,9 @@ class Context {
     std::atomic<bool> abort_{false};
     std::string error_;
     std::thread thread_;
+
+    std::unique_ptr<Workers> workers_;
+    std::vector<const float *> logits_;  // of the rows of the step in flight
 
     std::vector<int32_t> block_;
     int32_t n_tokens_ = 0;
@@ -358,11 +377,22 @@ class Context {
             if (threadpool_needs_equal_threads()) llama_set_n_threads(ctx_, threads, threads);
             // Runs two tokens, which also warms the weights up.
             if (!params_.embeddings) removal_ = common_context_can_seq_rm(ctx_);
+            classify_sharing();
             allocate_block();
             return "";
         } catch (const std::exception & e) {
             return capture.text(e.what());
         }
+    }
+
+    // A unified cache of plain cells takes any id up to 255, whatever n_seq_max is, and shares any cell. A sliding
+    // window that is not kept whole loses what it leaves behind, and a recurrent state has no parts.
+    void classify_sharing() {
+        const bool has_states = llama_model_is_recurrent(model_->model) || llama_model_is_hybrid(model_->model);
+        const bool is_window = llama_model_n_swa(model_->model) > 0 && !params_.swa_full;
+        shares_prefixes_ =
+            removal_ == COMMON_CONTEXT_SEQ_RM_TYPE_PART && !has_states && !is_window && llama_get_memory(ctx_) != nullptr;
+        sequences_ = static_cast<int32_t>(params_.n_seq_max) + (shares_prefixes_ ? pins_ : 0);
     }
 
     bool threadpool_needs_equal_threads() const { return !openmp_; }
@@ -409,23 +439,43 @@ class Context {
         return rc;
     }
 
+    // Rows are independent: each has its own sampler and its own place in the block. Only fetching the logits has to
+    // happen on this thread.
     void sample() {
-        for (int32_t r = 0; r < n_rows_; r++) {
-            Draw draw;
-            draw.top_count = row_top()[r];
-            draw.top_capacity = top_;
-            draw.top_token = top_token() + static_cast<size_t>(r) * top_;
-            draw.top_logprob = top_logprob() + static_cast<size_t>(r) * top_;
-            const float * logits = llama_get_logits_ith(ctx_, row_index()[r]);
-            if (logits == nullptr) {
-                draw.status = 1;
-            } else {
-                samplers_[r]->draw(logits, draw);
-            }
-            out_token()[r] = draw.token;
-            out_status()[r] = draw.status;
-            out_logprob()[r] = draw.logprob;
+        logits_.clear();
+        for (int32_t r = 0; r < n_rows_; r++) logits_.push_back(llama_get_logits_ith(ctx_, row_index()[r]));
+        const bool is_parallel = n_rows_ >= PARALLEL_ROWS && params_.n_threads > 1 && has_distinct_samplers();
+        if (!is_parallel) {
+            for (int32_t r = 0; r < n_rows_; r++) sample_row(r);
+            return;
         }
+        if (!workers_) workers_ = std::make_unique<Workers>(params_.n_threads - 1);
+        workers_->run(n_rows_, [this](int32_t row) { sample_row(row); });
+    }
+
+    void sample_row(int32_t r) {
+        Draw draw;
+        draw.top_count = row_top()[r];
+        draw.top_capacity = top_;
+        draw.top_token = top_token() + static_cast<size_t>(r) * top_;
+        draw.top_logprob = top_logprob() + static_cast<size_t>(r) * top_;
+        if (logits_[r] == nullptr) {
+            draw.status = 1;
+        } else {
+            samplers_[r]->draw(logits_[r], draw);
+        }
+        out_token()[r] = draw.token;
+        out_status()[r] = draw.status;
+        out_logprob()[r] = draw.logprob;
+    }
+
+    bool has_distinct_samplers() const {
+        for (size_t a = 0; a < samplers_.size(); a++) {
+            for (size_t b = a + 1; b < samplers_.size(); b++) {
+                if (samplers_[a] == samplers_[b]) return false;
+            }
+        }
+        return true;
     }
 };
 
@@ -441,6 +491,29 @@ llama_memory_t memory_of(llama_context * ctx) {
     if (memory == nullptr) fail_state("this kind of model keeps no memory between steps");
     return memory;
 }
+
+// A sequence under an id whose state llama.cpp can save, for the life of this object.
+class Staged {
+  public:
+    Staged(const Context & context, llama_context * ctx, int32_t sequence)
+        : ctx_(ctx), sequence_(sequence), id_(context.staged(sequence)) {
+        if (id_ != sequence_) llama_memory_seq_cp(memory_of(ctx_), sequence_, id_, -1, -1);
+    }
+
+    ~Staged() {
+        if (id_ != sequence_) llama_memory_seq_rm(llama_get_memory(ctx_), id_, -1, -1);
+    }
+
+    Staged(const Staged &) = delete;
+    Staged & operator=(const Staged &) = delete;
+
+    llama_seq_id id() const { return id_; }
+
+  private:
+    llama_context * ctx_;
+    int32_t sequence_;
+    llama_seq_id id_;
+};
 
 }  // namespace
 
@@ -577,7 +650,8 @@ int64_t cria_state_size(int32_t context, int32_t sequence, int32_t flags) {
         auto c = contexts().get(context);
         c->require_sequence(sequence);
         return c->between_steps([&](llama_context * ctx) {
-            return static_cast<int64_t>(llama_state_seq_get_size_ext(ctx, sequence, flags & 1));
+            const Staged staged(*c, ctx, sequence);
+            return static_cast<int64_t>(llama_state_seq_get_size_ext(ctx, staged.id(), flags & 1));
         });
     });
 }
@@ -588,8 +662,9 @@ int64_t cria_state_get(int32_t context, int32_t sequence, int32_t flags, uint8_t
         c->require_sequence(sequence);
         if (capacity < 0) fail_argument("capacity is negative");
         return c->between_steps([&](llama_context * ctx) {
+            const Staged staged(*c, ctx, sequence);
             const size_t written =
-                llama_state_seq_get_data_ext(ctx, data, static_cast<size_t>(capacity), sequence, flags & 1);
+                llama_state_seq_get_data_ext(ctx, data, static_cast<size_t>(capacity), staged.id(), flags & 1);
             if (written == 0) fail_native("the state of the sequence could not be read");
             return static_cast<int64_t>(written);
         });
@@ -603,9 +678,15 @@ int64_t cria_state_set(int32_t context, int32_t sequence, int32_t flags, const u
         if (length < 0) fail_argument("length is negative");
         return c->between_steps([&](llama_context * ctx) {
             LogCapture capture;
+            const llama_seq_id target = c->staged(sequence);
             const size_t read =
-                llama_state_seq_set_data_ext(ctx, data, static_cast<size_t>(length), sequence, flags & 1);
+                llama_state_seq_set_data_ext(ctx, data, static_cast<size_t>(length), target, flags & 1);
             if (read == 0) fail_native(capture.text("the state does not fit this context"));
+            if (target != sequence) {
+                llama_memory_seq_rm(memory_of(ctx), sequence, -1, -1);
+                llama_memory_seq_cp(memory_of(ctx), target, sequence, -1, -1);
+                llama_memory_seq_rm(memory_of(ctx), target, -1, -1);
+            }
             return static_cast<int64_t>(read);
         });
     });

@@ -19,22 +19,29 @@ export type MemoryKind = "dense" | "window" | "recurrent" | "hybrid" | "none"
 /** What can be removed from the end of a sequence: any part, nothing but all of it, or a few steps. */
 export type Removal = "partial" | "full" | "bounded" | "none"
 
+/**
+ * What a sequence can take over from another without computing it: any beginning, only all of it as it is now, or
+ * nothing.
+ */
+export type Sharing = "prefix" | "whole" | "none"
+
 /** Sizes and abilities, fixed for the life of a backend. */
 export interface BackendInfo {
   /** KV cells in total, shared by all sequences. */
   readonly cells: number
   /** Most tokens in one step. */
   readonly batchTokens: number
-  /** Most sampled rows in one step. */
+  /** Most sampled rows in one step: most requests that run at once. */
   readonly rows: number
-  /** Sequence ids are 0 … sequences − 1. */
+  /** So many sequence ids from here on are the engine's; those beyond what runs hold cached prefixes. */
+  readonly firstSequence: number
   readonly sequences: number
   /** Most alternatives with log-probabilities per row. */
   readonly topLogprobs: number
   readonly vocabularyTokens: number
   readonly memory: MemoryKind
   readonly removal: Removal
-  readonly canShift: boolean
+  readonly sharing: Sharing
 }
 
 /** The arrays of a step. `batch` entries describe tokens, `row` entries which of them are sampled. */
@@ -88,6 +95,12 @@ export interface Backend extends AsyncDisposable {
   cancel(): void
   /** Forgets positions `from` … `to` − 1 (−1: to the end). False when the memory kind cannot do that. */
   removeSequence(sequence: number, from: number, to: number): boolean
+  /** Lets `target` hold the cells of `source` at positions `from` … `to` − 1 (−1: all), as `sharing` allows. */
+  copySequence(source: number, target: number, from: number, to: number): void
+  /** State of a whole sequence; undefined when it cannot be read. */
+  saveSequence(sequence: number): Uint8Array | undefined
+  /** Puts a saved state into an empty sequence, in cells of its own. False, and still empty, when it does not fit. */
+  restoreSequence(sequence: number, state: Uint8Array): boolean
   /** Last position that a sequence holds, −1 when empty. */
   lastPosition(sequence: number): number
   /** @throws {CriaError} `invalid-input` when the options or the grammar are wrong. */

@@ -20,11 +20,11 @@ export function fillBatch(arrays: StepArrays, plan: readonly PlanEntry<Sequence>
   let tokens = 0
   const rows: Sequence[] = []
   for (const { sequence, count, isSampled } of plan) {
-    const { slot, sampler, computedTokens: from } = sequence
-    assert(slot !== undefined && sampler !== undefined, "a planned sequence is admitted")
+    const { branch, sampler, computedTokens: from } = sequence
+    assert(branch !== undefined && sampler !== undefined, "a planned sequence is admitted")
     arrays.token.set(sequence.tokens(from, from + count), tokens)
     for (let i = 0; i < count; i++) arrays.position[tokens + i] = from + i
-    arrays.sequence.fill(slot, tokens, tokens + count)
+    arrays.sequence.fill(branch.id, tokens, tokens + count)
     tokens += count
     if (!isSampled) continue
     arrays.rowIndex[rows.length] = tokens - 1

@@ -75,13 +75,14 @@ export class Embedder implements AsyncDisposable {
   }
 
   async #step(pack: readonly ArrayLike<number>[]): Promise<Float32Array[]> {
-    const { arrays } = this.#backend
+    const { arrays, info } = this.#backend
+    const first = info.firstSequence
     let tokens = 0
-    for (const [sequence, input] of pack.entries()) {
+    for (const [index, input] of pack.entries()) {
       for (let position = 0; position < input.length; position++) {
         arrays.token[tokens] = input[position] ?? 0
         arrays.position[tokens] = position
-        arrays.sequence[tokens] = sequence
+        arrays.sequence[tokens] = first + index
         tokens++
       }
     }
@@ -90,8 +91,8 @@ export class Embedder implements AsyncDisposable {
     if (code !== STEP_CODE.ok) {
       throw new CriaError("internal", `Cannot embed: llama.cpp returned ${code}`)
     }
-    const vectors = pack.map((_, sequence) => normalised(this.#backend.embedding(sequence)))
-    for (const sequence of pack.keys()) this.#backend.removeSequence(sequence, 0, -1)
+    const vectors = pack.map((_, index) => normalised(this.#backend.embedding(first + index)))
+    for (const index of pack.keys()) this.#backend.removeSequence(first + index, 0, -1)
     return vectors
   }
 }

@@ -138,7 +138,7 @@ describe("Engine", () => {
       reason: { kind: "length" },
       usage: { promptTokens: 3, completionTokens: 0 },
     })
-    expect(engine.status.steps).toBe(0)
+    expect(engine.status.counters.steps).toBe(0)
   })
 
   test("lets requests wait until there are cells, in the order of their arrival", async () => {
@@ -155,19 +155,17 @@ describe("Engine", () => {
       ask("third", [1]),
     ])
     expect(order).toEqual(["first", "second", "third"])
-    expect(engine.status).toMatchObject({ running: 0, waiting: 0, freeCells: 20, reservedCells: 0 })
+    expect(engine.status).toMatchObject({ running: 0, waiting: 0, activeCells: 0, totalCells: 20 })
   })
 
-  test("gives everything back when all requests are over", async () => {
+  test("keeps nothing when all requests are over, but cells that can be given up", async () => {
     const backend = new FakeBackend()
     await using engine = engineOf(backend)
     await Promise.all(
       [1, 2, 3].map((token) => collect(engine.submit(request({ prompt: [token] })))),
     )
-    expect({ cells: backend.usedCells, samplers: backend.liveSamplers }).toEqual({
-      cells: 0,
-      samplers: 0,
-    })
+    expect(backend.liveSamplers).toBe(0)
+    expect(engine.status).toMatchObject({ activeCells: 0, cachedCells: backend.usedCells })
   })
 
   test.each([
@@ -239,7 +237,7 @@ describe("Engine", () => {
     expect(await rest.catch((error: unknown) => error)).toEqual(new Error("gone"))
     const other = await collect(engine.submit(request()))
     expect(other.tokens).toEqual(expected([1, 2, 3], 5))
-    expect(backend.usedCells).toBe(0)
+    expect(engine.status.activeCells).toBe(0)
   })
 
   test("frees a request whose iteration is left, without disturbing the others", async () => {
@@ -248,7 +246,7 @@ describe("Engine", () => {
     const other = collect(engine.submit(request({ prompt: [9, 9], maxTokens: 20 })))
     for await (const _ of engine.submit(request({ maxTokens: 100 }))) break
     expect((await other).tokens).toEqual(expected([9, 9], 20))
-    expect(engine.status).toMatchObject({ running: 0, freeCells: 256 })
+    expect(engine.status).toMatchObject({ running: 0, activeCells: 0 })
     expect(backend.liveSamplers).toBe(0)
   })
 
@@ -258,7 +256,7 @@ describe("Engine", () => {
     const waiting = engine.submit(request({ maxTokens: 13 }))
     await waiting.return?.()
     await first
-    expect(engine.status).toMatchObject({ waiting: 0, freeCells: 16 })
+    expect(engine.status).toMatchObject({ waiting: 0, activeCells: 0 })
   })
 
   test("cuts a step short when nobody wants it any more, and only then", async () => {
@@ -295,15 +293,24 @@ describe("Engine", () => {
     expect(tokens).toEqual(expected([1, 2, 3], 5))
   })
 
-  test("fails one request, not all, when llama.cpp finds no cells", async () => {
+  test("lets requests give way when llama.cpp finds no cells, and finishes all of them", async () => {
     await using engine = engineOf(
-      new FakeBackend({ codeOf: (step) => (step === 1 ? 1 : undefined) }),
+      new FakeBackend({ codeOf: (step) => (step === 2 ? 1 : undefined) }),
     )
-    const answers = await Promise.allSettled([
-      collect(engine.submit(request())),
-      collect(engine.submit(request({ prompt: [4] }))),
-    ])
-    expect(answers.map(({ status }) => status).toSorted()).toEqual(["fulfilled", "rejected"])
+    const prompts = [[1, 2, 3], [4]]
+    const answers = await Promise.all(
+      prompts.map((prompt) => collect(engine.submit(request({ prompt })))),
+    )
+    expect(answers.map(({ tokens }) => tokens)).toEqual(prompts.map((p) => expected(p, 5)))
+    expect(engine.status.counters.preemptions).toBe(1)
+  })
+
+  test("fails the only request for which llama.cpp finds no cells", async () => {
+    await using engine = engineOf(new FakeBackend({ codeOf: () => 1 }))
+    expect(await collect(engine.submit(request())).catch((error: unknown) => error)).toMatchObject({
+      code: "insufficient-memory",
+      message: "Cannot go on: the KV cache is full",
+    })
   })
 
   test("fails the requests of a step that could not be computed, and serves the next", async () => {

@@ -11,21 +11,43 @@
 import { assert, CriaError, toCriaError } from "../util/errors.ts"
 import { type Backend, ROW_STATUS, STEP_CODE, type StepOutcome } from "./backend.ts"
 import { type Batch, fillBatch } from "./batch.ts"
+import { checkRequest } from "./check-request.ts"
 import type { TokenLogprob } from "./output.ts"
-import { checkSampling } from "./sampling.ts"
-import { type PlanEntry, schedule } from "./scheduler.ts"
+import { Pace } from "./pace.ts"
+import type { MemoryCounters } from "./prefix-memory.ts"
+import type { PrefixTier } from "./prefix-tier.ts"
+import { Roster } from "./roster.ts"
+import type { PlanEntry } from "./scheduler.ts"
 import { type EngineEvent, type GenerateRequest, Sequence } from "./sequence.ts"
-import { Slots } from "./slots.ts"
 import type { Vocabulary } from "./vocabulary.ts"
 
 /** Options of {@link Engine}. */
 export interface EngineOptions {
   /** Most tokens of prompt and answer of one request; default and upper limit: all cells. */
   readonly contextTokens?: number
-  /** Most prompt tokens in a step that also decodes. */
+  /** Most requests at once; default and upper limit: the backend's rows. */
+  readonly parallelMax?: number
+  /** Most requests that wait. */
+  readonly queueMax?: number
+  /** Most prompt tokens in a step that also decodes; default: learnt from measured steps. */
   readonly mixedPromptTokens?: number
+  /** Where prefixes go that no longer fit into the cells. */
+  readonly tier?: PrefixTier
   /** Milliseconds on any clock that does not jump. */
   readonly now: () => number
+}
+
+/** Counts since the engine began. Times in milliseconds. */
+export interface EngineCounters extends MemoryCounters {
+  steps: number
+  /** Tokens of prompts that were computed. */
+  promptTokens: number
+  completionTokens: number
+  preemptions: number
+  decodeMs: number
+  sampleMs: number
+  /** Between the end of a step and the start of the next, while there was work. */
+  betweenMs: number
 }
 
 /** Counts at one moment, for `ps`, tests and metrics. */
@@ -33,48 +55,62 @@ export interface EngineStatus {
   readonly running: number
   readonly waiting: number
   readonly freeCells: number
-  readonly reservedCells: number
+  /** Cells of running requests; what they share is counted once. */
+  readonly activeCells: number
+  /** Cells that are kept for later requests, and given up when they are needed. */
+  readonly cachedCells: number
   readonly totalCells: number
-  readonly steps: number
+  readonly counters: EngineCounters
 }
 
-/** A quarter of the usual batch: measured as the point where prefill keeps most of its speed on a CPU. */
-const MIXED_PROMPT_TOKENS = 128
+/** Enough for bursts; beyond it an honest "busy" is better than an answer that comes too late. */
+const QUEUE_MAX = 512
 
 /** The scheduler's loop over one backend, which it owns and disposes. */
 export class Engine implements AsyncDisposable {
   readonly contextTokens: number
   readonly #backend: Backend
   readonly #vocabulary: Vocabulary
+  readonly #options: EngineOptions
   readonly #now: () => number
-  readonly #slots: Slots
-  readonly #mixedPromptTokens: number
+  readonly #roster: Roster
+  readonly #pace = new Pace()
   readonly #loop: Promise<void>
-  #waiting: Sequence[] = []
-  #running: Sequence[] = []
+  readonly #counts = {
+    steps: 0,
+    promptTokens: 0,
+    completionTokens: 0,
+    decodeMs: 0,
+    sampleMs: 0,
+    betweenMs: 0,
+  }
   #inFlight: readonly PlanEntry<Sequence>[] = []
   #wake: () => void = () => {}
   #closed: CriaError | undefined
-  #steps = 0
+  #isBroken = false
+  /** When the last step ended; undefined when there was nothing to do since. */
+  #stepEndedAt: number | undefined
 
   constructor(backend: Backend, vocabulary: Vocabulary, options: EngineOptions) {
     this.#backend = backend
     this.#vocabulary = vocabulary
+    this.#options = options
     this.#now = options.now
-    this.#slots = new Slots(backend.info.sequences, backend.info.cells)
+    this.#roster = new Roster(backend, options)
     this.contextTokens = Math.min(options.contextTokens ?? Infinity, backend.info.cells)
-    this.#mixedPromptTokens = options.mixedPromptTokens ?? MIXED_PROMPT_TOKENS
     this.#loop = this.#run()
   }
 
   get status(): EngineStatus {
+    const { memory, running, waiting, preemptions } = this.#roster
     return {
-      running: this.#running.length,
-      waiting: this.#waiting.length,
-      freeCells: this.#slots.freeCells,
-      reservedCells: this.#slots.reservedCells,
-      totalCells: this.#slots.totalCells,
-      steps: this.#steps,
+      running: running.length,
+      waiting: waiting.length,
+      freeCells: memory.freeCells,
+      activeCells: memory.activeCells,
+      cachedCells: memory.cachedCells,
+      totalCells: memory.totalCells,
+      counters: { ...this.#counts, ...memory.counters, preemptions },
     }
   }
 
@@ -82,13 +118,15 @@ export class Engine implements AsyncDisposable {
    * Queues a request. Iterating yields chunks of text and at last `done`; leaving the iteration early, or aborting
    * the signal, frees the request's cells within one step.
    *
-   * @throws {CriaError} `invalid-input` for a request that can never run, `unavailable` after disposal.
+   * @throws {CriaError} `invalid-input` for a request that can never run, `busy` when too many wait, `unavailable`
+   * after disposal.
    */
   submit(request: GenerateRequest, signal?: AbortSignal): AsyncIterableIterator<EngineEvent> {
     if (this.#closed !== undefined) throw this.#closed
     signal?.throwIfAborted()
     const contextTokens = Math.min(request.contextTokens ?? Infinity, this.contextTokens)
-    this.#check(request, contextTokens)
+    checkRequest(request, this.#backend.info, contextTokens)
+    this.#checkQueue()
     const now = this.#now()
     const sequence: Sequence = new Sequence(request, {
       vocabulary: this.#vocabulary,
@@ -107,7 +145,7 @@ export class Engine implements AsyncDisposable {
     }
     signal?.addEventListener("abort", onAbort)
     sequence.detachSignal = () => signal?.removeEventListener("abort", onAbort)
-    this.#waiting.push(sequence)
+    this.#roster.add(sequence)
     this.#wake()
     return sequence.events
   }
@@ -118,6 +156,7 @@ export class Engine implements AsyncDisposable {
     if (this.#inFlight.length > 0) this.#backend.cancel()
     this.#wake()
     await this.#loop
+    if (!this.#isBroken) this.#roster.memory.saveAll()
     await this.#backend[Symbol.asyncDispose]()
   }
 
@@ -129,28 +168,39 @@ export class Engine implements AsyncDisposable {
     while (this.#closed === undefined) {
       const plan = this.#plan()
       if (plan.length === 0) {
+        this.#stepEndedAt = undefined
         await this.#sleep()
         continue
       }
       try {
         const batch = this.#start(plan)
         const outcome = await this.#backend.wait()
+        this.#stepEndedAt = this.#now()
         this.#inFlight = []
         this.#settle(plan, batch, outcome)
       } catch (error) {
+        this.#isBroken = true
         this.#closed = toCriaError(error)
       }
     }
-    for (const sequence of [...this.#running, ...this.#waiting]) this.#fail(sequence, this.#closed)
+    for (const sequence of [...this.#roster.running, ...this.#roster.waiting])
+      this.#fail(sequence, this.#closed, "keep")
   }
 
   #plan(): PlanEntry<Sequence>[] {
-    this.#dropAborted()
-    this.#admit()
-    return schedule(this.#running, {
-      stepTokens: this.#backend.info.batchTokens,
-      mixedPromptTokens: this.#mixedPromptTokens,
+    for (const sequence of [...this.#roster.running, ...this.#roster.waiting])
+      if (sequence.isAborted) this.#release(sequence, "keep")
+    const stepTokens = this.#backend.info.batchTokens
+    const limits = (answers: number) => ({
+      stepTokens,
+      mixedPromptTokens: this.#options.mixedPromptTokens ?? this.#pace.promptTokens(answers),
     })
+    for (;;) {
+      const plan = this.#roster.plan(limits, this.#now())
+      const [alone] = this.#roster.running
+      if (plan.length > 0 || alone === undefined) return plan
+      this.#fail(alone, fullError(), "discard")
+    }
   }
 
   #start(plan: readonly PlanEntry<Sequence>[]): Batch {
@@ -159,7 +209,8 @@ export class Engine implements AsyncDisposable {
     const batch = fillBatch(this.#backend.arrays, plan)
     this.#inFlight = plan
     this.#backend.submit(batch.tokens, batch.rows.length)
-    this.#steps++
+    this.#counts.steps++
+    if (this.#stepEndedAt !== undefined) this.#counts.betweenMs += this.#now() - this.#stepEndedAt
     return batch
   }
 
@@ -169,53 +220,13 @@ export class Engine implements AsyncDisposable {
     })
   }
 
-  #check(request: GenerateRequest, contextTokens: number): void {
-    const { prompt, maxTokens, logprobs = 0 } = request
-    if (prompt.length === 0) {
-      throw new CriaError("invalid-input", "Cannot generate from an empty prompt")
-    }
-    if (prompt.length >= contextTokens) {
-      throw new CriaError(
-        "invalid-input",
-        `Cannot read a prompt of ${prompt.length} tokens: the context holds ${contextTokens}, answer included`,
-        { hint: "Shorten the prompt or load the model with a larger num_ctx" },
-      )
-    }
-    if (!(maxTokens >= 0)) {
-      throw new CriaError(
-        "invalid-input",
-        `Cannot generate ${maxTokens} tokens: expected 0 or more`,
-      )
-    }
-    if (!(logprobs >= 0 && logprobs <= this.#backend.info.topLogprobs)) {
-      const most = this.#backend.info.topLogprobs
-      throw new CriaError(
-        "invalid-input",
-        `Cannot give ${logprobs} log-probabilities: at most ${most}`,
-      )
-    }
-    for (let i = 0; i < prompt.length; i++) {
-      const token = prompt[i] ?? -1
-      if (token >= 0 && token < this.#backend.info.vocabularyTokens) continue
-      throw new CriaError(
-        "invalid-input",
-        `Cannot read token ${token}: it is not in the vocabulary`,
-      )
-    }
-    checkSampling(request.sampling)
-  }
-
-  /** First come, first served: a request that does not fit yet keeps later ones behind it. */
-  #admit(): void {
-    while (this.#waiting.length > 0) {
-      const [sequence] = this.#waiting
-      if (sequence === undefined) return
-      const slot = this.#slots.acquire(sequence.reservation)
-      if (slot === undefined) return
-      this.#waiting.shift()
-      sequence.slot = slot
-      this.#running.push(sequence)
-    }
+  #checkQueue(): void {
+    const most = this.#options.queueMax ?? QUEUE_MAX
+    const { length } = this.#roster.waiting
+    if (length < most) return
+    throw new CriaError("busy", `Cannot queue the request: ${length} others wait already`, {
+      hint: "Try again later, or raise the limit of waiting requests",
+    })
   }
 
   #abort(sequence: Sequence): void {
@@ -225,46 +236,39 @@ export class Engine implements AsyncDisposable {
     this.#wake()
   }
 
-  #dropAborted(): void {
-    for (const sequence of [...this.#running, ...this.#waiting]) {
-      if (sequence.isAborted) this.#release(sequence)
-    }
-  }
-
   #settle(plan: readonly PlanEntry<Sequence>[], batch: Batch, outcome: StepOutcome): void {
     switch (outcome.code) {
       case STEP_CODE.ok:
-        this.#advance(plan)
+        this.#measure(plan, outcome)
+        this.#roster.advance(plan)
         for (const [row, sequence] of batch.rows.entries()) this.#accept(sequence, row)
         return
       case STEP_CODE.aborted:
-        // Whole parts of the batch may have been computed: go on from what the memory really holds.
-        for (const { sequence } of plan) {
-          assert(sequence.slot !== undefined, "a planned sequence is admitted")
-          sequence.computedTokens = this.#backend.lastPosition(sequence.slot) + 1
-        }
+        this.#roster.repair(plan)
         return
       case STEP_CODE.noCells: {
-        const youngest = plan.at(-1)?.sequence
-        assert(youngest !== undefined, "a step has sequences")
-        const message = "Cannot go on: the KV cache is full"
-        this.#fail(youngest, new CriaError("insufficient-memory", message))
+        const [alone] = this.#roster.running
+        if (!this.#roster.relieve(plan) && alone !== undefined)
+          this.#fail(alone, fullError(), "discard")
         return
       }
       default:
         for (const { sequence } of plan) {
           const message = `Cannot compute a step: llama.cpp returned ${outcome.code}`
-          this.#fail(sequence, new CriaError("internal", message))
+          this.#fail(sequence, new CriaError("internal", message), "discard")
         }
     }
   }
 
-  #advance(plan: readonly PlanEntry<Sequence>[]): void {
-    for (const sequence of this.#running) sequence.waitedSteps++
-    for (const { sequence, count } of plan) {
-      sequence.computedTokens += count
-      sequence.waitedSteps = 0
-    }
+  #measure(plan: readonly PlanEntry<Sequence>[], outcome: StepOutcome): void {
+    const rows = plan.filter(({ sequence }) => sequence.isDecoding).length
+    const tokens = plan.reduce((sum, { count }) => sum + count, 0)
+    const decodeMs = outcome.decodeMicros / 1000
+    const sampleMs = outcome.sampleMicros / 1000
+    this.#pace.observe({ rows, promptTokens: tokens - rows, ms: decodeMs + sampleMs })
+    this.#counts.promptTokens += tokens - rows
+    this.#counts.decodeMs += decodeMs
+    this.#counts.sampleMs += sampleMs
   }
 
   #accept(sequence: Sequence, row: number): void {
@@ -273,10 +277,11 @@ export class Engine implements AsyncDisposable {
     const status = outStatus[row] ?? ROW_STATUS.noLogits
     const token = outToken[row] ?? -1
     if (status !== ROW_STATUS.ok) {
-      this.#fail(sequence, rowError(status))
+      this.#fail(sequence, rowError(status), "discard")
       return
     }
     const now = this.#now()
+    this.#counts.completionTokens++
     const { finish, constrain } = sequence.accept(token, {
       endsGeneration: this.#vocabulary.endsGeneration(token),
       now,
@@ -284,10 +289,13 @@ export class Engine implements AsyncDisposable {
     })
     if (finish !== undefined) {
       sequence.finish(finish, now)
-      this.#release(sequence)
-    } else if (constrain !== undefined) {
-      this.#constrain(sequence, constrain)
+      this.#release(sequence, "keep")
+      return
     }
+    if (constrain !== undefined) this.#constrain(sequence, constrain)
+    if (!sequence.wantsShift || sequence.branch === undefined) return
+    sequence.shift()
+    this.#roster.requeue(sequence)
   }
 
   #constrain(sequence: Sequence, text: string): void {
@@ -299,7 +307,7 @@ export class Engine implements AsyncDisposable {
     try {
       this.#backend.constrainSampler(sampler, request.lazyGrammar.gbnf, text)
     } catch (error) {
-      this.#fail(sequence, toCriaError(error))
+      this.#fail(sequence, toCriaError(error), "keep")
     }
   }
 
@@ -316,26 +324,25 @@ export class Engine implements AsyncDisposable {
     return { token, logprob: outLogprob[row] ?? 0, top }
   }
 
-  #fail(sequence: Sequence, error: CriaError): void {
+  #fail(sequence: Sequence, error: CriaError, cells: "keep" | "discard"): void {
     sequence.events.fail(error)
-    this.#release(sequence)
+    this.#release(sequence, cells)
   }
 
-  #release(sequence: Sequence): void {
-    this.#running = this.#running.filter((other) => other !== sequence)
-    this.#waiting = this.#waiting.filter((other) => other !== sequence)
+  #release(sequence: Sequence, cells: "keep" | "discard"): void {
+    // A backend that broke is not touched any more.
+    this.#roster.remove(sequence, this.#isBroken ? "abandon" : cells)
     sequence.detachSignal()
-    if (sequence.slot !== undefined) {
-      // A backend that broke, or is about to be freed, is not touched any more.
-      if (this.#closed === undefined) this.#backend.removeSequence(sequence.slot, 0, -1)
-      this.#slots.release(sequence.slot)
-      sequence.slot = undefined
-    }
-    if (sequence.sampler !== undefined) {
-      this.#backend.freeSampler(sequence.sampler)
-      sequence.sampler = undefined
-    }
+    if (sequence.sampler === undefined) return
+    this.#backend.freeSampler(sequence.sampler)
+    sequence.sampler = undefined
   }
+}
+
+function fullError(): CriaError {
+  return new CriaError("insufficient-memory", "Cannot go on: the KV cache is full", {
+    hint: "Shorten the prompt or load the model with a smaller num_ctx",
+  })
 }
 
 function rowError(status: number): CriaError {

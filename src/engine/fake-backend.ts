@@ -2,7 +2,8 @@
  * A backend without a model, for tests and simulations of everything above it.
  *
  * The next token is a hash of all tokens that the sequence can see, so any mix-up of cells, positions or sequences
- * changes the output. It keeps the cells as llama.cpp does and throws on whatever would be illegal there.
+ * changes the output. It keeps the cells as llama.cpp does and throws on whatever would be illegal there, for each
+ * kind of memory.
  *
  * @module
  */
@@ -15,6 +16,7 @@ import {
   type StepArrays,
   type StepOutcome,
 } from "./backend.ts"
+import { FakeCells, type FakeMemory } from "./fake-cells.ts"
 import type { SamplingOptions } from "./sampling.ts"
 import { Vocabulary } from "./vocabulary.ts"
 
@@ -22,14 +24,20 @@ import { Vocabulary } from "./vocabulary.ts"
 export interface FakeOptions {
   readonly cells?: number
   readonly batchTokens?: number
+  /** Most requests at once. */
+  readonly rows?: number
+  /** Sequence ids; default: twice the rows. */
   readonly sequences?: number
   readonly vocabularyTokens?: number
+  readonly memory?: FakeMemory
   /** Called after each step is checked and before its results are given. */
   readonly onStep?: (step: { readonly tokens: number; readonly rows: number }) => void
   /** Overrides the code of a step, to play a failure. */
   readonly codeOf?: (step: number) => number | undefined
   /** How long a step takes; default: the next microtask. */
   readonly delay?: () => Promise<void>
+  /** What a step reports as its time. */
+  readonly decodeMicros?: (step: { readonly tokens: number; readonly rows: number }) => number
 }
 
 /** The last token of the fake's vocabulary ends generation. */
@@ -64,41 +72,42 @@ export class FakeBackend implements Backend {
   readonly info: BackendInfo
   readonly arrays: StepArrays
   readonly #options: FakeOptions
-  readonly #held: number[][]
-  readonly #idleSteps: number[]
+  readonly #memory: FakeCells
   readonly #samplers = new Map<number, SamplingOptions>()
   #nextSampler = 1
   #steps = 0
+  #computedTokens = 0
   #pending: { tokens: number; rows: number; isCancelled: boolean } | undefined
   isDisposed = false
 
   constructor(options: FakeOptions = {}) {
-    const { cells = 256, batchTokens = 32, sequences = 8, vocabularyTokens = 256 } = options
+    const { cells = 256, batchTokens = 32, rows = 8, vocabularyTokens = 256 } = options
+    const { sequences = 2 * rows, memory = "dense" } = options
     this.#options = options
+    this.#memory = new FakeCells(memory, sequences, cells)
     this.info = {
       cells,
       batchTokens,
-      rows: sequences,
+      rows,
+      firstSequence: 0,
       sequences,
       topLogprobs: 4,
       vocabularyTokens,
-      memory: "dense",
-      removal: "partial",
-      canShift: true,
+      memory,
+      removal: memory === "dense" ? "partial" : "full",
+      sharing: memory === "dense" ? "prefix" : "whole",
     }
-    this.#held = Array.from({ length: sequences }, () => [])
-    this.#idleSteps = Array.from({ length: sequences }, () => 0)
     this.arrays = fakeArrays(this.info)
   }
 
   /** Cells in use. */
   get usedCells(): number {
-    return this.#held.reduce((sum, tokens) => sum + tokens.length, 0)
+    return this.#memory.used
   }
 
-  /** Most steps in a row that a sequence which holds cells has not taken part in. */
-  get longestIdleSteps(): number {
-    return Math.max(...this.#idleSteps.filter((_, id) => this.#sequence(id).length > 0), 0)
+  /** Tokens of all steps that were computed. */
+  get computedTokens(): number {
+    return this.#computedTokens
   }
 
   get liveSamplers(): number {
@@ -120,10 +129,13 @@ export class FakeBackend implements Backend {
     this.#pending = undefined
     this.#steps++
     const forced = pending.isCancelled ? STEP_CODE.aborted : this.#options.codeOf?.(this.#steps)
-    if (forced !== undefined && forced !== STEP_CODE.ok) return outcome(forced)
-    if (this.usedCells + pending.tokens > this.info.cells) return outcome(STEP_CODE.noCells)
+    const decodeMicros = this.#options.decodeMicros?.(pending) ?? 0
+    if (forced !== undefined && forced !== STEP_CODE.ok)
+      return { code: forced, decodeMicros, sampleMicros: 0 }
+    if (this.usedCells + pending.tokens > this.info.cells)
+      return { code: STEP_CODE.noCells, decodeMicros, sampleMicros: 0 }
     this.#compute(pending)
-    return outcome(STEP_CODE.ok)
+    return { code: STEP_CODE.ok, decodeMicros, sampleMicros: 0 }
   }
 
   cancel(): void {
@@ -132,14 +144,29 @@ export class FakeBackend implements Backend {
 
   removeSequence(sequence: number, from: number, to: number): boolean {
     assert(this.#pending === undefined, "memory is touched while a step runs")
-    const held = this.#sequence(sequence)
-    assert(to === -1 || to >= held.length, "the fake removes only ends of sequences")
-    held.length = Math.min(held.length, from)
+    return this.#memory.remove(sequence, from, to)
+  }
+
+  copySequence(source: number, target: number, from: number, to: number): void {
+    assert(this.#pending === undefined, "memory is touched while a step runs")
+    this.#memory.copy(source, target, from, to)
+  }
+
+  saveSequence(sequence: number): Uint8Array {
+    assert(this.#pending === undefined, "memory is touched while a step runs")
+    return new Uint8Array(Int32Array.from(this.#memory.visible(sequence)).buffer)
+  }
+
+  restoreSequence(sequence: number, state: Uint8Array): boolean {
+    assert(this.#pending === undefined, "memory is touched while a step runs")
+    const tokens = new Int32Array(state.slice().buffer)
+    if (this.usedCells + tokens.length > this.info.cells) return false
+    for (const [position, token] of tokens.entries()) this.#memory.add(sequence, position, token)
     return true
   }
 
   lastPosition(sequence: number): number {
-    return this.#sequence(sequence).length - 1
+    return this.#memory.length(sequence) - 1
   }
 
   createSampler(options: SamplingOptions): number {
@@ -163,26 +190,16 @@ export class FakeBackend implements Backend {
     return Promise.resolve()
   }
 
-  #sequence(id: number): number[] {
-    const held = this.#held[id]
-    assert(held !== undefined, `sequence ${id} does not exist`)
-    return held
-  }
-
   #compute({ tokens, rows }: { tokens: number; rows: number }): void {
     const { arrays } = this
+    const wanted = new Set(arrays.rowIndex.subarray(0, rows))
     const sampledAt = new Map<number, number[]>()
-    for (const id of this.#idleSteps.keys()) this.#idleSteps[id] = (this.#idleSteps[id] ?? 0) + 1
     for (let i = 0; i < tokens; i++) {
-      const held = this.#sequence(arrays.sequence[i] ?? -1)
-      assert(
-        arrays.position[i] === held.length,
-        `position ${arrays.position[i]} after ${held.length} tokens`,
-      )
-      held.push(arrays.token[i] ?? -1)
-      this.#idleSteps[arrays.sequence[i] ?? -1] = 0
-      sampledAt.set(i, [...held])
+      const sequence = arrays.sequence[i] ?? -1
+      this.#memory.add(sequence, arrays.position[i] ?? -1, arrays.token[i] ?? -1)
+      if (wanted.has(i)) sampledAt.set(i, this.#memory.visible(sequence))
     }
+    this.#computedTokens += tokens
     for (let row = 0; row < rows; row++) {
       const visible = sampledAt.get(arrays.rowIndex[row] ?? -1)
       const sampler = this.#samplers.get(arrays.rowSampler[row] ?? -1)
@@ -194,10 +211,6 @@ export class FakeBackend implements Backend {
       arrays.topToken.fill(-1, row * this.info.topLogprobs, (row + 1) * this.info.topLogprobs)
     }
   }
-}
-
-function outcome(code: number): StepOutcome {
-  return { code, decodeMicros: 0, sampleMicros: 0 }
 }
 
 function fakeArrays({ batchTokens, rows, topLogprobs }: BackendInfo): StepArrays {

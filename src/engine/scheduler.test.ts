@@ -6,12 +6,20 @@ interface Named extends Schedulable {
   readonly name: string
 }
 
-function prompt(name: string, remainingTokens: number, waitedSteps = 0): Named {
-  return { name, remainingTokens, isDecoding: false, waitedSteps }
+const NEUTRAL = {
+  computedTokens: 0,
+  stopAt: undefined,
+  priority: "normal",
+  clientLead: 0,
+} as const
+
+function prompt(name: string, remainingTokens: number, more: Partial<Named> | number = 0): Named {
+  const extra = typeof more === "number" ? { waitedSteps: more } : more
+  return { ...NEUTRAL, name, remainingTokens, isDecoding: false, waitedSteps: 0, ...extra }
 }
 
 function decoding(name: string, waitedSteps = 0): Named {
-  return { name, remainingTokens: 1, isDecoding: true, waitedSteps }
+  return { ...NEUTRAL, name, remainingTokens: 1, isDecoding: true, waitedSteps }
 }
 
 const LIMITS = { stepTokens: 512, mixedPromptTokens: 128 }
@@ -74,5 +82,52 @@ describe("schedule()", () => {
       { stepTokens: 64, mixedPromptTokens: 200 },
     )
     expect(plan.reduce((sum, { count }) => sum + count, 0)).toBe(64)
+  })
+
+  test("serves classes in their order, and the client that got least", () => {
+    const prompts = [
+      prompt("batch", 10, { priority: "batch" }),
+      prompt("served", 10, { clientLead: 5000 }),
+      prompt("normal", 500),
+      prompt("interactive", 600, { priority: "interactive" }),
+    ]
+    expect(Object.keys(counts(schedule(prompts, { ...LIMITS, stepTokens: 2000 })))).toEqual([
+      "interactive",
+      "normal",
+      "served",
+      "batch",
+    ])
+  })
+
+  test("lets waiting count across classes, so that no class starves another", () => {
+    const old = prompt("batch", 10, { priority: "batch", waitedSteps: 65_536 / AGING_TOKENS })
+    const plan = schedule([prompt("new", 100, { priority: "interactive" }), old], LIMITS)
+    expect(plan[0]?.sequence.name).toBe("batch")
+  })
+
+  test("lets one prompt compute what others can take over from it", () => {
+    const sharing = { common: () => 100, isWholeOnly: false }
+    const plan = schedule([prompt("a", 200), prompt("b", 210), prompt("c", 220)], LIMITS, sharing)
+    expect(counts(plan)).toEqual({ a: 200 })
+  })
+
+  test("waits for no less than is worth waiting for", () => {
+    const sharing = { common: () => 20, isWholeOnly: false }
+    const plan = schedule([prompt("a", 200), prompt("b", 210)], LIMITS, sharing)
+    expect(counts(plan)).toEqual({ a: 200, b: 210 })
+  })
+
+  test("stops a leader where others leave it when only whole states can be taken over", () => {
+    const sharing = { common: () => 100, isWholeOnly: true }
+    const plan = schedule([prompt("a", 200), prompt("b", 210)], LIMITS, sharing)
+    expect(counts(plan)).toEqual({ a: 100 })
+    const after = prompt("a", 100, { computedTokens: 100 })
+    expect(counts(schedule([after, prompt("b", 210)], LIMITS, sharing))).toEqual({ a: 100, b: 210 })
+  })
+
+  test("stops once where a snapshot is wanted", () => {
+    expect(counts(schedule([prompt("a", 200, { stopAt: 64 })], LIMITS))).toEqual({ a: 64 })
+    const after = prompt("a", 136, { stopAt: 64, computedTokens: 64 })
+    expect(counts(schedule([after], LIMITS))).toEqual({ a: 136 })
   })
 })

@@ -3,17 +3,27 @@
  *
  * Pure: reads the sequences and the limits, returns a plan, touches nothing. One rule covers prefill and decode: a
  * step spends its token budget to let computed tokens catch up with known ones. Sequences that decode come first, one
- * token each, so a long prompt never stops an answer; prompts share what is left, the one that needs least first, and
- * each step of waiting counts like {@link AGING_TOKENS} tokens less, so that none waits for ever.
+ * token each, so a long prompt never stops an answer; prompts share what is left, the most urgent one first.
+ *
+ * A prompt that begins like a more urgent one waits for it where they agree: what one computes, the other shares.
  *
  * @module
  */
 
+/** How soon somebody wants an answer. */
+export type Priority = "interactive" | "normal" | "batch"
+
 /** What the scheduler reads of a sequence. */
 export interface Schedulable {
   readonly remainingTokens: number
+  readonly computedTokens: number
+  /** Number of computed tokens at which it has to stop once, for a snapshot. */
+  readonly stopAt: number | undefined
   readonly isDecoding: boolean
   readonly waitedSteps: number
+  readonly priority: Priority
+  /** Tokens that its client got computed beyond what the least served client got. */
+  readonly clientLead: number
 }
 
 /** Limits of one step, in tokens. */
@@ -21,6 +31,14 @@ export interface StepLimits {
   readonly stepTokens: number
   /** Most prompt tokens in a step that also decodes: bounds how long answers stand still. */
   readonly mixedPromptTokens: number
+}
+
+/** Where sequences agree, and what that is good for. */
+export interface SharingRules<T> {
+  /** Tokens at the beginning that `sequence` could take over from `leader` if it had computed them. */
+  readonly common: (sequence: T, leader: T) => number
+  /** A state can be taken over only as it is: the leader has to stop where others leave it. */
+  readonly isWholeOnly: boolean
 }
 
 /** Part of a plan: the next `count` tokens of a sequence. */
@@ -34,10 +52,24 @@ export interface PlanEntry<T> {
 /** A prompt of 8,000 tokens is first after 32 steps, however many short ones keep arriving. */
 export const AGING_TOKENS = 256
 
+/** How much later, in tokens, a class comes than the one before it. Aging makes up for it. */
+const CLASS_TOKENS: Readonly<Record<Priority, number>> = {
+  interactive: 0,
+  normal: 8192,
+  batch: 65_536,
+}
+
+/** A client that got much is behind others by at most so many tokens: fair, and still first come, first served. */
+const LEAD_TOKENS_MAX = 16_384
+
+/** Waiting for less than this costs more than computing it twice. */
+export const SHARED_TOKENS_MIN = 32
+
 /** Plans one step. Empty when nothing can run. */
 export function schedule<T extends Schedulable>(
   sequences: readonly T[],
   limits: StepLimits,
+  sharing?: SharingRules<T>,
 ): PlanEntry<T>[] {
   const decoding = sequences.filter((sequence) => sequence.isDecoding)
   const prompts = sequences.filter((sequence) => !sequence.isDecoding)
@@ -46,14 +78,59 @@ export function schedule<T extends Schedulable>(
     .map((sequence) => entry(sequence, 1))
   const left = limits.stepTokens - plan.length
   let budget = plan.length === 0 ? left : Math.min(left, limits.mixedPromptTokens)
-  const urgency = (sequence: T) => sequence.remainingTokens - AGING_TOKENS * sequence.waitedSteps
-  for (const sequence of byUrgency(prompts, urgency)) {
+  for (const { sequence, most } of leaders(byUrgency(prompts, urgency), sharing)) {
     if (budget === 0) break
-    const count = Math.min(sequence.remainingTokens, budget)
+    const count = Math.min(sequence.remainingTokens, budget, most)
     plan.push(entry(sequence, count))
     budget -= count
   }
   return plan
+}
+
+/** Lower is sooner, in tokens: the shortest first, but nobody waits for ever. */
+function urgency(sequence: Schedulable): number {
+  return (
+    sequence.remainingTokens +
+    CLASS_TOKENS[sequence.priority] +
+    Math.min(sequence.clientLead, LEAD_TOKENS_MAX) -
+    AGING_TOKENS * sequence.waitedSteps
+  )
+}
+
+/** Those that compute themselves, and the most that each may, so that those which wait for it can take over. */
+function leaders<T extends Schedulable>(
+  prompts: readonly T[],
+  sharing: SharingRules<T> | undefined,
+): { sequence: T; most: number }[] {
+  const chosen: { sequence: T; most: number }[] = []
+  for (const sequence of prompts) {
+    const ahead = sharing === undefined ? undefined : leaderOf(sequence, chosen, sharing)
+    if (ahead === undefined) chosen.push({ sequence, most: untilStop(sequence) })
+    else if (sharing?.isWholeOnly === true) {
+      ahead.leader.most = Math.min(
+        ahead.leader.most,
+        ahead.common - ahead.leader.sequence.computedTokens,
+      )
+    }
+  }
+  return chosen
+}
+
+function untilStop({ stopAt = 0, computedTokens }: Schedulable): number {
+  return stopAt > computedTokens ? stopAt - computedTokens : Infinity
+}
+
+function leaderOf<T extends Schedulable>(
+  sequence: T,
+  chosen: { sequence: T; most: number }[],
+  sharing: SharingRules<T>,
+): { leader: { sequence: T; most: number }; common: number } | undefined {
+  for (const leader of chosen) {
+    const common = sharing.common(sequence, leader.sequence)
+    const isAhead = common > leader.sequence.computedTokens
+    if (isAhead && common >= sequence.computedTokens + SHARED_TOKENS_MIN) return { leader, common }
+  }
+  return undefined
 }
 
 function byUrgency<T>(sequences: readonly T[], value: (sequence: T) => number): T[] {

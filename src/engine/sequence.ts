@@ -11,6 +11,8 @@ import { Queue } from "../util/queue.ts"
 import { GrammarWatch, type LazyGrammar } from "./lazy-grammar.ts"
 import { Output, type OutputChunk } from "./output.ts"
 import type { SamplingOptions } from "./sampling.ts"
+import type { Priority } from "./scheduler.ts"
+import type { Branch } from "./token-tree.ts"
 import type { Vocabulary } from "./vocabulary.ts"
 
 /** What to generate. */
@@ -28,6 +30,17 @@ export interface GenerateRequest {
   /** Control tokens to render as text; all others are left out. */
   readonly shownControl?: ReadonlySet<number>
   readonly lazyGrammar?: LazyGrammar
+  /** Requests of one scope share what they have in common; null shares with nobody. Default: one for all. */
+  readonly cacheScope?: string | null
+  /** Default: normal. */
+  readonly priority?: Priority
+  /** Whose request it is: clients get equal shares when they compete. */
+  readonly client?: string
+  /**
+   * When the context is full, drop the older half of what follows the first `keepTokens` tokens and go on, instead of
+   * ending. What is kept is computed again, so this works with every kind of memory.
+   */
+  readonly shift?: { readonly keepTokens: number }
 }
 
 /** Why an answer ended. */
@@ -41,6 +54,10 @@ export interface Usage {
   /** Of those, taken from the KV cache of earlier requests. */
   readonly cachedTokens: number
   readonly completionTokens: number
+  /** Tokens that left the context while the answer was written; see `shift`. */
+  readonly shiftedTokens: number
+  /** How often it had to give way to others. */
+  readonly preemptions: number
   /** From submission to the first step that it took part in. */
   readonly queueMs: number
   /** From there to the first generated token. */
@@ -62,7 +79,6 @@ export type EngineEvent =
 
 /** Moments in the life of a request, milliseconds on the engine's clock. */
 interface Times {
-  readonly submitted: number
   started?: number
   firstToken?: number
 }
@@ -72,23 +88,32 @@ export class Sequence {
   readonly request: GenerateRequest
   readonly events: Queue<EngineEvent>
   readonly promptTokens: number
-  /** Cells that it reserves: all it can ever need. */
-  readonly reservation: number
+  readonly contextTokens: number
+  readonly priority: Priority
+  readonly client: string
+  readonly submittedAt: number
+  /** What it shares; undefined for nothing. */
+  readonly scope: string | undefined
   readonly #output: Output
   readonly #watch: GrammarWatch | undefined
-  readonly #times: Times
+  readonly #completion: number[] = []
+  readonly #times: Times = {}
   #known: Int32Array
   #knownTokens: number
+  #cachedTokens = 0
+  #shiftedTokens = 0
+  #preemptions = 0
   /** The last token says that the answer is over. */
   #hasEnded = false
 
-  /** Tokens whose state is in the cache. */
-  computedTokens = 0
-  /** Sequence id in the backend, while admitted. */
-  slot: number | undefined
+  /** The cells that it holds, while admitted. */
+  branch: Branch | undefined
   sampler: number | undefined
   /** Steps since it last took part, for aging. */
   waitedSteps = 0
+  /** See the scheduler. */
+  clientLead = 0
+  stopAt: number | undefined
   isAborted = false
   /** Stops listening to the caller's signal. */
   detachSignal: () => void = () => {}
@@ -99,8 +124,12 @@ export class Sequence {
   ) {
     this.request = request
     this.promptTokens = request.prompt.length
+    this.contextTokens = options.contextTokens
+    this.priority = request.priority ?? "normal"
+    this.client = request.client ?? ""
+    this.submittedAt = options.now
+    this.scope = request.cacheScope === null ? undefined : (request.cacheScope ?? "")
     this.events = new Queue<EngineEvent>(options.onReturn)
-    this.reservation = Math.min(this.promptTokens + request.maxTokens, options.contextTokens)
     this.#known = Int32Array.from(request.prompt)
     this.#knownTokens = this.promptTokens
     this.#output = new Output(options.vocabulary, {
@@ -109,15 +138,19 @@ export class Sequence {
     })
     this.#watch =
       request.lazyGrammar === undefined ? undefined : new GrammarWatch(request.lazyGrammar)
-    this.#times = { submitted: options.now }
   }
 
   get knownTokens(): number {
     return this.#knownTokens
   }
 
+  /** Tokens whose state is in the cache. */
+  get computedTokens(): number {
+    return this.branch?.end ?? 0
+  }
+
   get completionTokens(): number {
-    return this.#knownTokens - this.promptTokens
+    return this.#completion.length
   }
 
   /** Tokens that the next steps have to compute. */
@@ -125,14 +158,39 @@ export class Sequence {
     return this.#knownTokens - this.computedTokens
   }
 
-  /** The prompt is computed: each step gives a token. */
+  /** Nothing but the last token is left to compute: each step gives a token. */
   get isDecoding(): boolean {
-    return this.completionTokens > 0
+    return this.#completion.length > 0 && this.remainingTokens === 1
+  }
+
+  get wasPreempted(): boolean {
+    return this.#preemptions > 0
+  }
+
+  /** All known tokens; valid until the next is accepted. */
+  get known(): Int32Array {
+    return this.#known.subarray(0, this.#knownTokens)
   }
 
   /** Known tokens `from` … `to` − 1. */
   tokens(from: number, to: number): Int32Array {
     return this.#known.subarray(from, to)
+  }
+
+  /** Tokens of its prompt came from the cache. */
+  markCached(tokens: number): void {
+    if (this.#times.firstToken === undefined && this.#preemptions === 0)
+      this.#cachedTokens += tokens
+  }
+
+  /** Its cells are gone, with what came from the cache. */
+  markLost(): void {
+    if (this.#times.firstToken === undefined) this.#cachedTokens = 0
+  }
+
+  /** It had to give way. */
+  markPreempted(): void {
+    this.#preemptions++
   }
 
   /** It takes part in a step that starts now. */
@@ -159,9 +217,21 @@ export class Sequence {
     this.#send(chunk)
     const constrain = this.#watch?.push(chunk.text)
     if (match !== undefined) return { finish: { kind: "stop", match }, constrain: undefined }
-    const isFull =
-      this.completionTokens >= this.request.maxTokens || this.#knownTokens >= this.reservation
-    return { finish: isFull ? { kind: "length" } : undefined, constrain }
+    return { finish: this.#isFull() ? { kind: "length" } : undefined, constrain }
+  }
+
+  /** The context is full, and the request wants to go on without its older half. */
+  get wantsShift(): boolean {
+    return this.#knownTokens >= this.contextTokens && this.#discardable() > 0
+  }
+
+  /** Drops the older half of what follows the tokens to keep. Its cells belong to other tokens afterwards. */
+  shift(): void {
+    const count = this.#discardable()
+    const keep = this.request.shift?.keepTokens ?? 0
+    this.#known.copyWithin(keep, keep + count, this.#knownTokens)
+    this.#knownTokens -= count
+    this.#shiftedTokens += count
   }
 
   /** Ends the answer: sends what was held back, then `done`. */
@@ -171,7 +241,9 @@ export class Sequence {
       kind: "done",
       reason,
       usage: this.#usage(now),
-      completion: this.tokens(this.promptTokens, this.#knownTokens - (this.#hasEnded ? 1 : 0)),
+      completion: Int32Array.from(
+        this.#hasEnded ? this.#completion.slice(0, -1) : this.#completion,
+      ),
     })
     this.events.end()
   }
@@ -181,7 +253,18 @@ export class Sequence {
     this.events.push({ kind: "text", ...chunk })
   }
 
+  #isFull(): boolean {
+    if (this.completionTokens >= this.request.maxTokens) return true
+    return this.#knownTokens >= this.contextTokens && this.#discardable() <= 0
+  }
+
+  #discardable(): number {
+    const { shift } = this.request
+    return shift === undefined ? 0 : Math.floor((this.#knownTokens - shift.keepTokens) / 2)
+  }
+
   #append(token: number): void {
+    this.#completion.push(token)
     if (this.#knownTokens === this.#known.length) {
       const larger = new Int32Array(this.#known.length * 2 + 64)
       larger.set(this.#known)
@@ -192,12 +275,14 @@ export class Sequence {
   }
 
   #usage(now: number): Usage {
-    const { submitted, started = now, firstToken = now } = this.#times
+    const { started = now, firstToken = now } = this.#times
     return {
       promptTokens: this.promptTokens,
-      cachedTokens: 0,
+      cachedTokens: this.#cachedTokens,
       completionTokens: this.completionTokens,
-      queueMs: started - submitted,
+      shiftedTokens: this.#shiftedTokens,
+      preemptions: this.#preemptions,
+      queueMs: started - this.submittedAt,
       promptMs: firstToken - started,
       decodeMs: now - firstToken,
     }

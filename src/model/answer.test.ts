@@ -11,6 +11,8 @@ import { answerEvents } from "./answer.ts"
 const USAGE = {
   promptTokens: 3,
   cachedTokens: 1,
+  shiftedTokens: 0,
+  preemptions: 0,
   completionTokens: 2,
   queueMs: 1,
   promptMs: 2,

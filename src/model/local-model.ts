@@ -30,6 +30,12 @@ const BATCH_TOKENS = 512
 /** Sequences at once, whatever the cells allow: each takes a row of logits in the output buffer. */
 const SEQUENCES_MAX = 64
 
+/** llama.cpp's limit of sequence ids. */
+const SEQUENCE_IDS = 256
+
+/** Recurrent states beside those of running requests, for prefixes that come again. */
+const STATE_SNAPSHOTS = 4
+
 /** An embedding context keeps a row of logits per token of a step: this bounds that buffer. */
 const EMBEDDING_LOGITS_BYTES = 512 * 2 ** 20
 
@@ -65,6 +71,7 @@ export class LocalModel implements AsyncDisposable {
     this.#prompts = new PromptBuilder(parts.model)
     this.#engine = new Engine(parts.backend, parts.model.vocabulary, {
       contextTokens: parts.loaded.contextTokens,
+      ...(parts.options.parallel === undefined ? {} : { parallelMax: parts.options.parallel }),
       now: () => performance.now(),
     })
   }
@@ -105,7 +112,7 @@ export class LocalModel implements AsyncDisposable {
       const backend = await createBackend(model, {
         cells: fit.cells,
         batchTokens: Math.min(options.batchTokens ?? BATCH_TOKENS, fit.cells),
-        sequences: sequencesFor(facts, fit.parallel),
+        ...sequencesFor(facts, fit.parallel),
         ...contextOptions(options),
       })
       const totalBytes = facts.weightsBytes + kvBytes * fit.cells
@@ -267,9 +274,15 @@ function cacheTypes(options: LoadOptions): [TensorTypeName, TensorTypeName] {
   return [type, type]
 }
 
-/** Recurrent models hold one state per sequence; others share cells, so that many short requests run at once. */
-function sequencesFor(facts: ModelFacts, parallel: number): number {
-  return facts.isRecurrent || facts.isHybrid ? parallel : Math.max(parallel, SEQUENCES_MAX)
+/**
+ * Sequence ids. Where cells can be shared, each running request takes one, and all that llama.cpp has beyond hold
+ * cached prefixes. One is for saving and restoring. Models with recurrent states hold one state per id, so there are as many as can run and a few for
+ * states that others can take over.
+ */
+function sequencesFor(facts: ModelFacts, parallel: number): { sequences: number; pins: number } {
+  if (facts.isRecurrent || facts.isHybrid) return { sequences: parallel + STATE_SNAPSHOTS, pins: 0 }
+  const sequences = Math.max(parallel, SEQUENCES_MAX)
+  return { sequences, pins: SEQUENCE_IDS - 1 - sequences }
 }
 
 function hasGpu(library: NativeLibrary): boolean {

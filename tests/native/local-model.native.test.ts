@@ -285,7 +285,7 @@ describe("LocalModel.answer()", () => {
     controller.abort(new Error("gone"))
     await assert.rejects(collect(events), /gone/)
     assert.match((await collect(model.answer(chat([user("2+3?")])))).content, /5/)
-    assert.equal(model.status.reservedCells, 0)
+    assert.equal(model.status.activeCells, 0)
   })
 
   test("reports log-probabilities beside the text they belong to", async () => {

@@ -57,7 +57,7 @@ describe("every kind of memory", () => {
         [...PROMPTS, ...PROMPTS].map((prompt) => answer(model.answer(request(prompt)))),
       )
       assert.deepEqual(together, [...alone, ...alone])
-      assert.equal(model.status.reservedCells, 0)
+      assert.equal(model.status.activeCells, 0)
     })
   }
 
