@@ -118,6 +118,7 @@ describe("requests without anything", () => {
       logprobs: false,
       top_logprobs: 0,
       _debug_render_only: false,
+      cache_prompt: true,
     })
   })
 

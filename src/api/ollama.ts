@@ -8,7 +8,7 @@ import { z } from "zod"
 
 import { errorMessage } from "../util/errors.ts"
 import { parseDurationMs } from "../util/units.ts"
-import { flag, list, text, topLogprobs } from "./parts.ts"
+import { flag, list, terms, text, topLogprobs } from "./parts.ts"
 
 /** Levels of thinking; `true` and `false` are the others. */
 const THINK_LEVELS = ["low", "medium", "high", "max"] as const
@@ -102,6 +102,7 @@ const shared = {
   logprobs: flag(false),
   top_logprobs: topLogprobs,
   _debug_render_only: flag(false),
+  ...terms,
 }
 
 /** POST /api/generate */
@@ -170,6 +171,8 @@ export interface PsModel {
   readonly expires_at: string
   readonly size_vram: number
   readonly context_length: number
+  /** What the engine does. Not in Ollama. */
+  readonly engine?: Readonly<Record<string, number>>
 }
 
 /** Reply of POST /api/show. */
@@ -201,6 +204,13 @@ export interface Metrics {
   readonly prompt_eval_duration?: number
   readonly eval_count?: number
   readonly eval_duration?: number
+  /** Tokens of the prompt that were in the cache. Not in Ollama, as the rest. */
+  readonly prompt_eval_cached_count?: number
+  readonly queue_duration?: number
+  /** Tokens that left the context, because `shift` was asked for. */
+  readonly shifted_tokens?: number
+  /** How often the answer had to wait for others in its middle. */
+  readonly preempted_count?: number
 }
 
 /** A call of a tool in Ollama's shape: arguments are an object. */

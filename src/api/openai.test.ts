@@ -17,6 +17,8 @@ describe("POST /v1/chat/completions — fields", () => {
       tools: [],
       logprobs: false,
       top_logprobs: 0,
+      cache_prompt: true,
+      priority: undefined,
       options: {},
     }
     expect(parse({})).toEqual(nothing)

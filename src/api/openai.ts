@@ -6,7 +6,7 @@
 
 import { z } from "zod"
 
-import { flag, list, text, topLogprobs } from "./parts.ts"
+import { flag, list, terms, text, topLogprobs } from "./parts.ts"
 
 const part = z.object({ type: z.string(), text: z.string().optional() }).loose()
 
@@ -58,6 +58,9 @@ export const chatCompletionRequest = z.object({
   reasoning_effort: z.string().nullish(),
   logprobs: flag(false),
   top_logprobs: topLogprobs,
+  user: z.string().nullish(),
+  service_tier: z.string().nullish(),
+  ...terms,
   /** As in Ollama's own API: beyond OpenAI's. */
   options: z
     .record(z.string(), z.unknown())

@@ -43,6 +43,16 @@ export const topLogprobs: z.ZodType<number, number | null | undefined> = z
     `top_logprobs must be between 0 and ${TOP_LOGPROBS_MAX}`,
   )
 
+/** On what terms a request wants to be served; beyond all the APIs. */
+export const terms = {
+  /** False: neither take the prompt from the cache nor leave it there. */
+  cache_prompt: flag(true),
+  priority: z
+    .enum(["interactive", "normal", "batch"])
+    .nullish()
+    .transform((value) => value ?? undefined),
+}
+
 /**
  * Reads a request body.
  *

@@ -47,6 +47,10 @@ export interface AnswerUsage {
   readonly promptTokens: number
   readonly cachedTokens: number
   readonly completionTokens: number
+  /** Tokens that left the context while the answer was written, because the caller asked for that. */
+  readonly shiftedTokens: number
+  /** How often the request had to give way to others. */
+  readonly preemptions: number
   readonly queueMs: number
   readonly promptMs: number
   readonly decodeMs: number

@@ -17,9 +17,9 @@ const FACTS: FitFacts = {
 
 const NO_WISHES: FitWishes = { contextTokens: undefined, parallel: undefined }
 
-/** Weights and overhead, with so many tokens of cache. */
+/** Weights and overhead, with so many tokens of cache and their place in the attention mask. */
 function bytesFor(cells: number, facts: FitFacts = FACTS): number {
-  return facts.weightsBytes + 400 * MIB + cells * facts.kvBytesPerToken
+  return facts.weightsBytes + 400 * MIB + cells * (facts.kvBytesPerToken + 2048)
 }
 
 function fit(
@@ -31,30 +31,42 @@ function fit(
 }
 
 describe("fitContext() — without wishes", () => {
-  // What goes first: full contexts at once, then the length of one.
-  test.each<[number, number, number]>([
-    [8192 * 4, 8192, 4],
-    [8192 * 4 - 1, 8192, 2],
-    [8192 * 2, 8192, 2],
-    [8192 * 2 - 1, 8192, 1],
-    [8192, 8192, 1],
-    [8191, 4096, 1],
-    [4095, 2048, 1],
-    [2048, 2048, 1],
-  ])("memory for %d cells gives %d tokens, %d at once", (cells, contextTokens, parallel) => {
-    expect(fit(bytesFor(cells))).toEqual({
-      contextTokens,
-      parallel,
-      cells: contextTokens * parallel,
+  test("takes the context that the model was trained for when a quarter of the memory holds it", () => {
+    expect(fit(bytesFor(131_072 * 4))).toEqual({
+      contextTokens: 131_072,
+      parallel: 1,
+      cells: 131_072,
+    })
+    expect(fit(bytesFor(131_072 * 2)).contextTokens).toBe(131_072 / 2)
+  })
+
+  test("takes all that there is for a modest context", () => {
+    expect(fit(bytesFor(8192))).toEqual({ contextTokens: 8192, parallel: 1, cells: 8192 })
+    expect(fit(bytesFor(5000)).contextTokens).toBe(5000)
+    expect(fit(bytesFor(2048)).contextTokens).toBe(2048)
+    expect(() => fit(bytesFor(2047))).toThrow("with 2048 tokens of context")
+  })
+
+  test("has room for four full contexts while they are short", () => {
+    expect(fit(2 ** 50, {}, { trainedTokens: 4096 })).toEqual({
+      contextTokens: 4096,
+      parallel: 4,
+      cells: 16_384,
+    })
+    expect(fit(2 ** 50, {}, { trainedTokens: 16_384 }).cells).toBe(32_768)
+    expect(fit(2 ** 50, {}, { trainedTokens: 40_960 }).cells).toBe(40_960)
+  })
+
+  test("has fewer cells for others before it has a shorter context", () => {
+    const facts = { trainedTokens: 4096 }
+    expect(fit(bytesFor(10_000), {}, facts)).toEqual({
+      contextTokens: 4096,
+      parallel: 2,
+      cells: 9984,
     })
   })
 
-  test("with all the memory there is, no more than the default", () => {
-    expect(fit(2 ** 50)).toEqual({ contextTokens: 8192, parallel: 4, cells: 32_768 })
-  })
-
   test("a model that was trained for less gets that", () => {
-    expect(fit(2 ** 50, {}, { trainedTokens: 2048 }).contextTokens).toBe(2048)
     expect(fit(2 ** 50, {}, { trainedTokens: 512 }).contextTokens).toBe(512)
   })
 
@@ -62,46 +74,24 @@ describe("fitContext() — without wishes", () => {
     expect(fit(2 ** 50, {}, { trainedTokens: undefined }).contextTokens).toBe(4096)
   })
 
-  test("does not go below 2048 on its own, whatever it was trained for", () => {
-    const facts = { trainedTokens: 3000 }
-    expect(fit(bytesFor(3000), {}, facts).contextTokens).toBe(3000)
-    expect(fit(bytesFor(2999), {}, facts).contextTokens).toBe(2048)
-    expect(() => fit(bytesFor(2047), {}, facts)).toThrow("with 2048 tokens of context")
-  })
-
   test("a model without a growing cache fits where its weights do", () => {
-    expect(fit(bytesFor(0), {}, { kvBytesPerToken: 0 })).toMatchObject({
-      contextTokens: 8192,
-      parallel: 4,
-    })
+    const facts = { kvBytesPerToken: 0, trainedTokens: 2048 }
+    expect(fit(bytesFor(2048, { ...FACTS, ...facts }), {}, facts).contextTokens).toBe(2048)
   })
 })
 
-describe("fitContext() — wishes are granted whole or not at all", () => {
-  test("a context that was asked for is not shortened; fewer run at once instead", () => {
-    expect(fit(bytesFor(16_384), { contextTokens: 16_384 })).toMatchObject({
-      contextTokens: 16_384,
-      parallel: 1,
-    })
-    expect(() => fit(bytesFor(16_383), { contextTokens: 16_384 })).toThrow(
-      "with 16384 tokens of context",
-    )
+describe("fitContext() — with wishes", () => {
+  test("a context that was asked for is granted whole or not at all", () => {
+    const wishes = { contextTokens: 16_384 }
+    expect(fit(bytesFor(16_384), wishes)).toMatchObject({ contextTokens: 16_384, parallel: 1 })
+    expect(() => fit(bytesFor(16_383), wishes)).toThrow("with 16384 tokens of context")
   })
 
-  test("requests at once that were asked for stay; the context gets shorter instead", () => {
-    expect(fit(bytesFor(4096 * 4), { parallel: 4 })).toMatchObject({
-      contextTokens: 4096,
-      parallel: 4,
-    })
-    expect(() => fit(bytesFor(2048 * 4 - 1), { parallel: 4 })).toThrow(
-      "with 2048 tokens of context",
-    )
-  })
-
-  test("both together either fit or do not", () => {
-    const wishes = { contextTokens: 4096, parallel: 3 }
-    expect(fit(bytesFor(4096 * 3), wishes)).toEqual({ ...wishes, cells: 4096 * 3 })
-    expect(() => fit(bytesFor(4096 * 3 - 1), wishes)).toThrow("with 4096 tokens of context")
+  test("a number of requests at once decides how many cells there are, not how long a context is", () => {
+    expect(fit(bytesFor(4096), { parallel: 8, contextTokens: 4096 }).cells).toBe(4096)
+    expect(fit(2 ** 50, { parallel: 8, contextTokens: 1024 }).cells).toBe(8192)
+    expect(fit(2 ** 50, { parallel: 1, contextTokens: 1024 }).cells).toBe(1024)
+    expect(fit(2 ** 50, { parallel: 64, contextTokens: 8192 }).cells).toBe(32_768)
   })
 
   test("a context longer than the model was trained for is cut to that, as Ollama does", () => {
@@ -109,10 +99,7 @@ describe("fitContext() — wishes are granted whole or not at all", () => {
   })
 
   test("a short context that was asked for is fine", () => {
-    expect(fit(bytesFor(64 * 4), { contextTokens: 64 })).toMatchObject({
-      contextTokens: 64,
-      parallel: 4,
-    })
+    expect(fit(bytesFor(64 * 4), { contextTokens: 64 })).toMatchObject({ contextTokens: 64 })
   })
 })
 
@@ -167,7 +154,7 @@ describe("fitContext() — properties", () => {
         if (wanted.contextTokens !== undefined) {
           expect(small.contextTokens).toBe(Math.min(wanted.contextTokens, trained))
         }
-        if (wanted.parallel !== undefined) expect(small.parallel).toBe(wanted.parallel)
+        expect(small.parallel).toBe(Math.floor(small.cells / small.contextTokens))
         expect(large?.contextTokens).toBeGreaterThanOrEqual(small.contextTokens)
         expect(large?.cells).toBeGreaterThanOrEqual(small.cells)
       }),

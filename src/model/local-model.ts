@@ -33,6 +33,9 @@ const SEQUENCES_MAX = 64
 /** llama.cpp's limit of sequence ids. */
 const SEQUENCE_IDS = 256
 
+/** Recurrent states of running requests, unless the user wants another number. */
+const DEFAULT_STATES = 4
+
 /** Recurrent states beside those of running requests, for prefixes that come again. */
 const STATE_SNAPSHOTS = 4
 
@@ -112,7 +115,7 @@ export class LocalModel implements AsyncDisposable {
       const backend = await createBackend(model, {
         cells: fit.cells,
         batchTokens: Math.min(options.batchTokens ?? BATCH_TOKENS, fit.cells),
-        ...sequencesFor(facts, fit.parallel),
+        ...sequencesFor(facts, options.parallel ?? DEFAULT_STATES),
         ...contextOptions(options),
       })
       const totalBytes = facts.weightsBytes + kvBytes * fit.cells
@@ -155,6 +158,10 @@ export class LocalModel implements AsyncDisposable {
         ...(request.contextTokens === undefined ? {} : { contextTokens: request.contextTokens }),
         stop: [...request.stop, ...(rendered?.stops ?? [])],
         ...(request.logprobs === undefined ? {} : { logprobs: request.logprobs }),
+        ...(request.shift === undefined
+          ? {}
+          : { shift: { keepTokens: keptTokens(request.shift.keepTokens, prompt.tokens.length) } }),
+        ...request.terms,
         shownControl: this.#tokensOf(rendered?.preserved ?? []),
         ...(rendered === undefined || !rendered.grammar_lazy || rendered.grammar === ""
           ? {}
@@ -236,6 +243,11 @@ export class LocalModel implements AsyncDisposable {
     })
     return new Embedder(backend)
   }
+}
+
+/** A negative number keeps the prompt. */
+function keptTokens(wanted: number, promptTokens: number): number {
+  return wanted < 0 ? promptTokens : wanted
 }
 
 function contextOptions(options: LoadOptions) {

@@ -5,6 +5,7 @@
  */
 
 import type { Message, Tool } from "../chat/message.ts"
+import type { RequestTerms } from "../chat/terms.ts"
 import type { CacheType } from "../engine/cache-type.ts"
 import type { SamplingOptions } from "../engine/sampling.ts"
 
@@ -40,6 +41,12 @@ export interface AnswerRequest {
   readonly format?: string
   /** Give the tokens of prompt and answer back. */
   readonly wantsContext: boolean
+  /**
+   * Go on when the context is full, without the older half of what follows the first `keepTokens` tokens (negative:
+   * the whole prompt).
+   */
+  readonly shift?: { readonly keepTokens: number }
+  readonly terms?: RequestTerms
 }
 
 /** What to load and how. */

@@ -53,11 +53,13 @@ export interface Lease<R> extends Disposable {
 }
 
 /** A model in memory, or on its way, for `ps`. */
-export interface PoolEntry {
+export interface PoolEntry<R extends PooledRunner> {
   readonly name: string
   readonly key: string
   readonly state: "loading" | "ready" | "stopping"
   readonly facts: LoadedFacts | undefined
+  /** Undefined while it loads. */
+  readonly runner: R | undefined
   readonly keepAliveMs: number
   /** On the pool's clock; Infinity for ever. */
   readonly expiresAtMs: number
@@ -75,7 +77,7 @@ interface Entry<R> extends Resident {
   readonly spec: ModelSpec
   readonly abort: AbortController
   readonly progress: Set<(fraction: number) => void>
-  state: PoolEntry["state"]
+  state: "loading" | "ready" | "stopping"
   runner: R | undefined
   leases: number
   keepAliveMs: number
@@ -154,12 +156,13 @@ export class Pool<R extends PooledRunner> implements AsyncDisposable {
   }
 
   /** Models in memory or on their way. */
-  list(): PoolEntry[] {
+  list(): PoolEntry<R>[] {
     return [...this.#entries.values()].map((entry) => ({
       name: entry.spec.load.name,
       key: entry.key,
       state: entry.state,
       facts: entry.runner?.facts,
+      runner: entry.runner,
       keepAliveMs: entry.keepAliveMs,
       expiresAtMs: entry.expiresAtMs,
     }))

@@ -9,13 +9,14 @@
 import type { Subprocess } from "bun"
 
 import type { ChatEvent } from "../chat/message.ts"
-import { CriaError, toCriaError } from "../util/errors.ts"
+import { assert, CriaError, toCriaError } from "../util/errors.ts"
 import { linesOf } from "../util/lines.ts"
 import type { Logger } from "../util/log.ts"
 import { Queue } from "../util/queue.ts"
 import {
   type AnswerRequest,
   fromFailure,
+  type EngineStatus,
   type LoadedFacts,
   type LoadOptions,
   parseFrame,
@@ -51,8 +52,8 @@ const LAST_LINES = 8
 type Pending =
   | { readonly kind: "answer"; readonly events: Queue<ChatEvent> }
   | {
-      readonly kind: "render"
-      readonly resolve: (prompt: string) => void
+      readonly kind: "question"
+      readonly resolve: (frame: RunnerFrame) => void
       readonly reject: (error: CriaError) => void
     }
 
@@ -141,13 +142,17 @@ export class RunnerHandle {
   }
 
   /** Renders the prompt of a request. */
-  render(request: AnswerRequest): Promise<string> {
-    this.#throwIfEnded()
-    const id = this.#nextId++
-    return new Promise((resolve, reject) => {
-      this.#pending.set(id, { kind: "render", resolve, reject })
-      this.#send({ type: "render", id, request })
-    })
+  async render(request: AnswerRequest): Promise<string> {
+    const frame = await this.#question((id) => ({ type: "render", id, request }))
+    assert(frame.type === "rendered", "a rendered prompt answers render")
+    return frame.prompt
+  }
+
+  /** What the engine does now, and did so far. */
+  async status(): Promise<EngineStatus> {
+    const frame = await this.#question((id) => ({ type: "status", id }))
+    assert(frame.type === "status", "a status answers status")
+    return frame.status
   }
 
   /** Ends the process: asks, then kills. Resolves when it is gone. */
@@ -157,6 +162,15 @@ export class RunnerHandle {
     const timer = setTimeout(() => this.#process.kill("SIGKILL"), STOP_GRACE_MS)
     await this.exited
     clearTimeout(timer)
+  }
+
+  #question(command: (id: number) => RunnerCommand): Promise<RunnerFrame> {
+    this.#throwIfEnded()
+    const id = this.#nextId++
+    return new Promise((resolve, reject) => {
+      this.#pending.set(id, { kind: "question", resolve, reject })
+      this.#send(command(id))
+    })
   }
 
   async #kill(): Promise<void> {
@@ -226,10 +240,11 @@ export class RunnerHandle {
         if (frame.event.kind === "done") pending.events.end()
         return
       }
-      case "rendered": {
+      case "rendered":
+      case "status": {
         const pending = this.#pending.get(frame.id)
         this.#pending.delete(frame.id)
-        if (pending?.kind === "render") pending.resolve(frame.prompt)
+        if (pending?.kind === "question") pending.resolve(frame)
         return
       }
       case "request-failed": {

@@ -85,6 +85,12 @@ class Runner {
           return Promise.resolve()
         })
         return
+      case "status":
+        void this.#guard(command.id, () => {
+          this.send({ type: "status", id: command.id, status: this.#loadedModel().status })
+          return Promise.resolve()
+        })
+        return
       case "abort":
         this.#requests.get(command.id)?.abort()
         return

@@ -10,14 +10,15 @@ import { z } from "zod"
 
 import type { ChatEvent, Message, Tool } from "../chat/message.ts"
 import { CACHE_TYPES } from "../engine/cache-type.ts"
+import type { EngineStatus } from "../engine/engine.ts"
 import type { SamplingOptions } from "../engine/sampling.ts"
 import type { AnswerInput, AnswerRequest, LoadedFacts, LoadOptions } from "../model/request.ts"
 import { CriaError, ERROR_CODES } from "../util/errors.ts"
 
-export type { AnswerRequest, LoadedFacts, LoadOptions }
+export type { AnswerRequest, EngineStatus, LoadedFacts, LoadOptions }
 
 /** Raised whenever a frame changes. */
-export const PROTOCOL_VERSION = 1
+export const PROTOCOL_VERSION = 2
 
 const message: z.ZodType<Message> = z.object({
   role: z.string(),
@@ -72,6 +73,14 @@ const answerRequest: z.ZodType<AnswerRequest> = z.object({
   logprobs: z.number().exactOptional(),
   format: z.string().exactOptional(),
   wantsContext: z.boolean(),
+  shift: z.object({ keepTokens: z.number() }).exactOptional(),
+  terms: z
+    .object({
+      priority: z.enum(["interactive", "normal", "batch"]).exactOptional(),
+      client: z.string().exactOptional(),
+      cacheScope: z.string().nullable().exactOptional(),
+    })
+    .exactOptional(),
 })
 
 const loadOptions: z.ZodType<LoadOptions> = z.object({
@@ -93,6 +102,7 @@ const command = z.discriminatedUnion("type", [
   z.object({ type: z.literal("answer"), id: z.number(), request: answerRequest }),
   /** Renders the prompt of a request without answering it. */
   z.object({ type: z.literal("render"), id: z.number(), request: answerRequest }),
+  z.object({ type: z.literal("status"), id: z.number() }),
   z.object({ type: z.literal("abort"), id: z.number() }),
   z.object({ type: z.literal("stop") }),
 ])
@@ -137,6 +147,8 @@ const chatEvent: z.ZodType<ChatEvent> = z.discriminatedUnion("kind", [
       promptTokens: z.number(),
       cachedTokens: z.number(),
       completionTokens: z.number(),
+      shiftedTokens: z.number(),
+      preemptions: z.number(),
       queueMs: z.number(),
       promptMs: z.number(),
       decodeMs: z.number(),
@@ -146,12 +158,34 @@ const chatEvent: z.ZodType<ChatEvent> = z.discriminatedUnion("kind", [
   }),
 ])
 
+const engineStatus: z.ZodType<EngineStatus> = z.object({
+  running: z.number(),
+  waiting: z.number(),
+  freeCells: z.number(),
+  activeCells: z.number(),
+  cachedCells: z.number(),
+  totalCells: z.number(),
+  counters: z.object({
+    steps: z.number(),
+    promptTokens: z.number(),
+    completionTokens: z.number(),
+    preemptions: z.number(),
+    evictedTokens: z.number(),
+    savedTokens: z.number(),
+    restoredTokens: z.number(),
+    decodeMs: z.number(),
+    sampleMs: z.number(),
+    betweenMs: z.number(),
+  }),
+})
+
 const frame = z.discriminatedUnion("type", [
   z.object({ type: z.literal("hello"), protocol: z.number() }),
   z.object({ type: z.literal("progress"), fraction: z.number() }),
   z.object({ type: z.literal("ready"), facts: loadedFacts }),
   z.object({ type: z.literal("load-failed"), failure }),
   z.object({ type: z.literal("event"), id: z.number(), event: chatEvent }),
+  z.object({ type: z.literal("status"), id: z.number(), status: engineStatus }),
   z.object({ type: z.literal("rendered"), id: z.number(), prompt: z.string() }),
   z.object({ type: z.literal("request-failed"), id: z.number(), failure }),
 ])

@@ -7,6 +7,7 @@
 import type { GgufValue } from "../gguf/format.ts"
 import { readArray } from "../gguf/read.ts"
 import type { Pool, PoolEntry } from "../pool/pool.ts"
+import type { EngineStatus } from "../runner/protocol.ts"
 import type { ModelConfig } from "../store/manifest.ts"
 import { shortName } from "../store/name.ts"
 import { type ModelStore, readConfig, type StoredModel } from "../store/store.ts"
@@ -15,6 +16,8 @@ import type { Logger } from "../util/log.ts"
 import type { ModelRunner } from "./generate.ts"
 import { type ModelfileOverlay, modelfileOf } from "./modelfile.ts"
 import type { Resolver, RunnableModel } from "./resolve.ts"
+
+export type { EngineStatus }
 
 /** A model of a list. */
 export interface InstalledModel {
@@ -36,6 +39,8 @@ export interface LoadedModel {
   readonly contextTokens: number
   /** Milliseconds since 1970; Infinity for ever. */
   readonly expiresAt: number
+  /** What its engine does; undefined while it loads. */
+  readonly status: () => Promise<EngineStatus | undefined>
 }
 
 /** Everything about one model. */
@@ -89,7 +94,8 @@ export class Catalog {
     return { model, modelfile: modelfileOf(model, overlay), metadata }
   }
 
-  #describeLoaded({ name, facts, expiresAtMs }: PoolEntry): LoadedModel[] {
+  #describeLoaded(entry: PoolEntry<ModelRunner>): LoadedModel[] {
+    const { name, facts, runner, expiresAtMs } = entry
     try {
       const model = this.#resolver.resolve(name, "details")
       return [
@@ -98,6 +104,7 @@ export class Catalog {
           totalBytes: facts?.totalBytes ?? model.facts.fileBytes,
           gpuBytes: facts?.gpuBytes ?? 0,
           contextTokens: facts?.contextTokens ?? 0,
+          status: async () => await runner?.status().catch(() => undefined),
           // From the pool's clock to that of the calendar.
           expiresAt: expiresAtMs - performance.now() + Date.now(),
         },

@@ -5,10 +5,11 @@
  */
 
 import type { ChatEvent, Message, Tool } from "../chat/message.ts"
+import type { RequestTerms } from "../chat/terms.ts"
 import type { Config } from "../config.ts"
 import { type Options, parseOptions } from "../modelfile/parameters.ts"
 import type { Lease, ModelSpec, Pool, PooledRunner } from "../pool/pool.ts"
-import type { AnswerRequest } from "../runner/protocol.ts"
+import type { AnswerRequest, EngineStatus } from "../runner/protocol.ts"
 import { CriaError, toCriaError } from "../util/errors.ts"
 import { withCleanup } from "../util/iterate.ts"
 import type { Logger } from "../util/log.ts"
@@ -48,6 +49,9 @@ export interface AnswerCommand extends ModelRequest {
   readonly format?: string | undefined
   readonly logprobs?: number | undefined
   readonly wantsContext: boolean
+  /** Go on when the context is full, without the older half of it. */
+  readonly shift?: boolean
+  readonly terms?: RequestTerms
   /** What the model has to be able to, beside what the input shows. */
   readonly needs?: readonly string[]
 }
@@ -66,6 +70,7 @@ export interface Answer {
 export interface ModelRunner extends PooledRunner {
   answer(request: AnswerRequest, signal?: AbortSignal): AsyncIterable<ChatEvent>
   render(request: AnswerRequest): Promise<string>
+  status(): Promise<EngineStatus>
 }
 
 /** Use cases over one store and one pool. */
@@ -200,6 +205,8 @@ function toRequest(command: AnswerCommand, model: RunnableModel, options: Option
     ...limitsOf(options),
     ...(logprobs === undefined ? {} : { logprobs }),
     ...(format === undefined ? {} : { format }),
+    ...(command.shift === true ? { shift: { keepTokens: options.num_keep ?? 0 } } : {}),
+    ...(command.terms === undefined ? {} : { terms: command.terms }),
     wantsContext,
   }
 }

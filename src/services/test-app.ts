@@ -14,7 +14,7 @@ import type { ChatEvent } from "../chat/message.ts"
 import { type Config, readConfig } from "../config.ts"
 import { encodeGguf, type GgufInput, packStrings, text, u32 } from "../gguf/write.ts"
 import { Pool } from "../pool/pool.ts"
-import type { AnswerRequest, LoadedFacts, LoadOptions } from "../runner/protocol.ts"
+import type { AnswerRequest, EngineStatus, LoadedFacts, LoadOptions } from "../runner/protocol.ts"
 import { blobFilePath, parseDigest } from "../store/digest.ts"
 import { openStore } from "../store/folder-store.ts"
 import { MEDIA_TYPES } from "../store/manifest.ts"
@@ -48,10 +48,34 @@ export const TEST_USAGE = {
   promptTokens: 11,
   cachedTokens: 4,
   completionTokens: 2,
+  shiftedTokens: 0,
+  preemptions: 0,
   queueMs: 0,
   promptMs: 30,
   decodeMs: 41,
 } as const
+
+/** What every scripted engine says of itself. */
+export const TEST_STATUS: EngineStatus = {
+  running: 1,
+  waiting: 2,
+  freeCells: 3,
+  activeCells: 4,
+  cachedCells: 5,
+  totalCells: 12,
+  counters: {
+    steps: 6,
+    promptTokens: 7,
+    completionTokens: 8,
+    preemptions: 0,
+    evictedTokens: 0,
+    savedTokens: 0,
+    restoredTokens: 0,
+    decodeMs: 9.5,
+    sampleMs: 1.5,
+    betweenMs: 0.5,
+  },
+}
 
 /** A part of an answer. */
 export function delta(content: string, fields: { thinking?: string } = {}): ChatEvent {
@@ -92,6 +116,10 @@ class ScriptedRunner implements ModelRunner {
   render(request: AnswerRequest): Promise<string> {
     this.#app.requests.push(request)
     return this.#app.rendering
+  }
+
+  status(): Promise<EngineStatus> {
+    return Promise.resolve(TEST_STATUS)
   }
 
   stop(): Promise<void> {

@@ -53,6 +53,7 @@ const METRICS = {
   prompt_eval_duration: 30_000_000,
   eval_count: 2,
   eval_duration: 41_000_000,
+  prompt_eval_cached_count: 4,
 }
 
 const HEAD = { model: "tiny", created_at: CREATED }
@@ -79,6 +80,7 @@ describe("generateCommand()", () => {
       think: undefined,
       format: undefined,
       logprobs: undefined,
+      shift: false,
       input: {
         kind: "chat",
         messages: [{ role: "user", content: "2+2?" }],
@@ -267,7 +269,7 @@ describe("replies to generate", () => {
     expect(JSON.stringify(await generateReply(replies))).toBe(
       `{"model":"tiny","created_at":"${CREATED}","response":"4","done":true,"done_reason":"stop","context":[9],` +
         `"total_duration":91000000,"load_duration":2100000,"prompt_eval_count":11,` +
-        `"prompt_eval_duration":30000000,"eval_count":2,"eval_duration":41000000}`,
+        `"prompt_eval_duration":30000000,"eval_count":2,"eval_duration":41000000,"prompt_eval_cached_count":4}`,
     )
   })
 
@@ -286,9 +288,11 @@ describe("replies to generate", () => {
   test("metrics of 0 are left out, one by one", async () => {
     const usage = {
       promptTokens: 0,
-      cachedTokens: 5,
+      cachedTokens: 0,
+      shiftedTokens: 0,
+      preemptions: 0,
       completionTokens: 0,
-      queueMs: 5,
+      queueMs: 0,
       promptMs: 0,
       decodeMs: 0,
     }

@@ -24,7 +24,12 @@ import type {
   TokenLogprobs,
   ToolCall,
 } from "../../chat/message.ts"
-import type { DescribedModel, InstalledModel, LoadedModel } from "../../services/catalog.ts"
+import type {
+  DescribedModel,
+  EngineStatus,
+  InstalledModel,
+  LoadedModel,
+} from "../../services/catalog.ts"
 import type { AnswerCommand } from "../../services/generate.ts"
 import { NO_TEMPLATE, parametersText } from "../../services/modelfile.ts"
 import type { RunnableModel } from "../../services/resolve.ts"
@@ -211,7 +216,7 @@ export function tagsModel({ name, id, sizeBytes, modifiedAt, config }: Installed
 }
 
 /** An entry of GET /api/ps. */
-export function psModel(loaded: LoadedModel, now: number): PsModel {
+export function psModel(loaded: LoadedModel, now: number, status?: EngineStatus): PsModel {
   const { model } = loaded
   return {
     name: model.name,
@@ -222,7 +227,18 @@ export function psModel(loaded: LoadedModel, now: number): PsModel {
     expires_at: formatLocal(Math.min(loaded.expiresAt, now + FOREVER_MS)),
     size_vram: loaded.gpuBytes,
     context_length: loaded.contextTokens,
+    ...(status === undefined ? {} : { engine: engineFields(status) }),
   }
+}
+
+/** All counts in one object, in the API's spelling. */
+function engineFields({ counters, ...now }: EngineStatus): Record<string, number> {
+  const fields = Object.entries({ ...now, ...counters })
+  return Object.fromEntries(fields.map(([key, value]) => [spelled(key), value]))
+}
+
+function spelled(key: string): string {
+  return key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 }
 
 /** Keys of the metadata that `show` gives elsewhere. */
@@ -284,6 +300,7 @@ function sharedCommand(
     think: request.think,
     format: formatSchema(request.format),
     logprobs: request.logprobs ? request.top_logprobs : undefined,
+    shift: request.shift === true,
   }
 }
 
@@ -353,6 +370,10 @@ function metrics(usage: AnswerUsage, context: ReplyContext): Metrics {
     prompt_eval_duration: nanos(usage.promptMs),
     eval_count: usage.completionTokens,
     eval_duration: nanos(usage.decodeMs),
+    prompt_eval_cached_count: usage.cachedTokens,
+    queue_duration: nanos(usage.queueMs),
+    shifted_tokens: usage.shiftedTokens,
+    preempted_count: usage.preemptions,
   }
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== 0))
 }

@@ -26,7 +26,7 @@ const CHAT = { model: "tiny", messages: [{ role: "user", content: "2+2?" }] }
 const GENERATE = { model: "tiny", prompt: "2+2?" }
 const METRICS =
   '"total_duration":1,"load_duration":1,"prompt_eval_count":11,"prompt_eval_duration":30000000,' +
-  '"eval_count":2,"eval_duration":41000000'
+  '"eval_count":2,"eval_duration":41000000,"prompt_eval_cached_count":4'
 
 describe("GET / and /api/version", () => {
   test.each(["GET", "HEAD"])("%s / is what clients listen for", async (method) => {
@@ -125,7 +125,10 @@ describe("GET /api/ps", () => {
     expect(timeless(text)).toBe(
       '{"models":[{"name":"tiny:latest","model":"tiny:latest","size":1500,"digest":"D","details":{' +
         '"format":"gguf","family":"llama","families":["llama"],"parameter_size":"0","quantization_level":"Q4_K_M"},' +
-        '"expires_at":"T","size_vram":500,"context_length":512}]}',
+        '"expires_at":"T","size_vram":500,"context_length":512,"engine":{"running":1,"waiting":2,' +
+        '"free_cells":3,"active_cells":4,"cached_cells":5,"total_cells":12,"steps":6,"prompt_tokens":7,' +
+        '"completion_tokens":8,"preemptions":0,"evicted_tokens":0,"saved_tokens":0,"restored_tokens":0,' +
+        '"decode_ms":9.5,"sample_ms":1.5,"between_ms":0.5}}]}',
     )
     const [model] = (JSON.parse(text) as { models: { expires_at: string }[] }).models
     const leftMs = Date.parse(model?.expires_at ?? "") - Date.now()

@@ -17,6 +17,7 @@ import {
   showRequest,
 } from "../../api/ollama.ts"
 import { parseBody } from "../../api/parts.ts"
+import type { RequestTerms } from "../../chat/terms.ts"
 import type { App } from "../../services/app.ts"
 import type { AnswerCommand } from "../../services/generate.ts"
 import { CriaError } from "../../util/errors.ts"
@@ -35,6 +36,7 @@ import {
 } from "../dialects/ollama.ts"
 import { toStreamReply } from "../errors.ts"
 import { type Framing, streamed } from "../stream.ts"
+import { termsOf } from "../terms.ts"
 
 const EMPTY_BODY = "missing request body"
 
@@ -53,9 +55,12 @@ export function ollamaRoutes(app: App, version: Readonly<Record<string, string>>
     .get("/", (c) => c.body("Ollama is running", 200, { "Content-Type": PLAIN_TEXT }))
     .get("/api/version", (c) => json(c, { version: OLLAMA_VERSION, ...version }))
     .get("/api/tags", (c) => json(c, { models: catalog.installed().map(tagsModel) }))
-    .get("/api/ps", (c) =>
-      json(c, { models: catalog.loaded().map((model) => psModel(model, Date.now())) }),
-    )
+    .get("/api/ps", async (c) => {
+      const models = catalog
+        .loaded()
+        .map(async (model) => psModel(model, Date.now(), await model.status()))
+      return json(c, { models: await Promise.all(models) })
+    })
     .post("/api/show", async (c) => show(c, app))
     .post("/api/generate", async (c) => generate(c, app))
     .post("/api/chat", async (c) => chat(c, app))
@@ -78,7 +83,7 @@ async function generate(c: Context, app: App): Promise<Response> {
     const reason = await loadOrUnload(c, app, request)
     return json(c, { ...head, response: "", done: true, done_reason: reason })
   }
-  const command = generateCommand(request)
+  const command = { ...generateCommand(request), terms: terms(c, request) }
   if (request._debug_render_only) {
     return json(c, { ...head, response: "", done: false, ...(await rendered(c, app, command)) })
   }
@@ -96,7 +101,7 @@ async function chat(c: Context, app: App): Promise<Response> {
     const reason = await loadOrUnload(c, app, request)
     return json(c, { ...head, message, done: true, done_reason: reason })
   }
-  const command = chatCommand(request)
+  const command = { ...chatCommand(request), terms: terms(c, request) }
   if (request._debug_render_only) {
     return json(c, { ...head, message, done: false, ...(await rendered(c, app, command)) })
   }
@@ -117,6 +122,11 @@ async function answer(c: Context, app: App, command: AnswerCommand) {
     loadMs,
   }
   return { events, context }
+}
+
+function terms(c: Context, request: GenerateRequest | ChatRequest): RequestTerms {
+  const { priority, cache_prompt: cachePrompt } = request
+  return termsOf(c.req.raw.headers, { priority, cachePrompt })
 }
 
 async function rendered(c: Context, app: App, command: AnswerCommand): Promise<object> {

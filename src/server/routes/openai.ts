@@ -8,6 +8,7 @@ import { type Context, Hono } from "hono"
 
 import { type ChatCompletionRequest, chatCompletionRequest } from "../../api/openai.ts"
 import { parseBody } from "../../api/parts.ts"
+import type { RequestTerms } from "../../chat/terms.ts"
 import type { App } from "../../services/app.ts"
 import type { InstalledModel } from "../../services/catalog.ts"
 import { CriaError } from "../../util/errors.ts"
@@ -20,6 +21,7 @@ import {
 } from "../dialects/openai.ts"
 import { toStreamReply } from "../errors.ts"
 import { type Framing, streamed } from "../stream.ts"
+import { termsOf } from "../terms.ts"
 
 const EMPTY_BODY = "EOF"
 
@@ -50,7 +52,13 @@ async function chatCompletions(c: Context, app: App): Promise<Response> {
     EMPTY_BODY,
   )
   if (request.model.trim() === "") throw new CriaError("invalid-input", "model is required")
-  const { events } = await app.generator.answer(chatCompletionCommand(request), c.req.raw.signal)
+  const terms = termsOf(c.req.raw.headers, {
+    priority: request.priority ?? tierPriority(request.service_tier),
+    cachePrompt: request.cache_prompt,
+    user: request.user ?? undefined,
+  })
+  const command = { ...chatCompletionCommand(request), terms }
+  const { events } = await app.generator.answer(command, c.req.raw.signal)
   const context: CompletionContext = {
     model: request.model,
     id: `chatcmpl-${Math.floor(Math.random() * 999)}`,
@@ -59,6 +67,12 @@ async function chatCompletions(c: Context, app: App): Promise<Response> {
   }
   if (request.stream) return streamed(completionChunks(events, context), SSE)
   return c.json(await completionReply(events, context))
+}
+
+/** OpenAI's own tiers, as far as they say something here. */
+function tierPriority(tier: string | null | undefined): RequestTerms["priority"] {
+  if (tier === "priority") return "interactive"
+  return tier === "flex" ? "batch" : undefined
 }
 
 const SSE: Framing<object> = {
