@@ -15,6 +15,8 @@ export type LoadMode = "auto" | "none" | "mmap" | "mlock" | "direct"
 export interface ModelOptions {
   /** One GGUF file, or all parts of a split one in order. */
   readonly paths: readonly string[]
+  /** GGUF files of LoRA adapters: every context of the model uses them. */
+  readonly adapters?: readonly string[]
   /** Layers on the GPU; −1 all. */
   readonly gpuLayers?: number
   readonly mainGpu?: number
@@ -142,6 +144,7 @@ export async function loadModel(
   const config = encode(
     JSON.stringify({
       paths: options.paths,
+      adapters: options.adapters ?? [],
       gpu_layers: options.gpuLayers ?? -1,
       load_mode: options.loadMode ?? "auto",
       vocab_only: options.vocabularyOnly ?? false,

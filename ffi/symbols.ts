@@ -73,6 +73,8 @@ export const SYMBOLS = {
   cria_parse_free: { args: ["i32"], returns: "i32" }, // int32_t parse
   cria_parse_feed: { args: ["i32", "buffer", "i32", "i32"], returns: "i32" }, // int32_t parse, const uint8_t * text, int32_t length, int32_t final
   cria_schema_to_gbnf: { args: ["buffer", "i32"], returns: "i32" }, // const uint8_t * json, int32_t length
+
+  cria_quantize: { args: ["buffer", "i32"], returns: "i32" }, // const uint8_t * json, int32_t length
 } as const
 
 // Fails to compile when an entry of the table is malformed.

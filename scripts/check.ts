@@ -35,6 +35,14 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "src/runner/protocol": ["src/chat", "src/engine", "src/model/request"],
   "src/runner/handle": ["src/chat", "src/runner/protocol"],
   "src/runner/main": ["src/config", "src/model", "src/runner/protocol", "ffi"],
+  "src/runner/quantize-protocol": ["src/runner/protocol"],
+  "src/runner/quantize": ["src/runner/quantize-protocol", "src/runner/protocol"],
+  "src/runner/quantize-main": [
+    "src/config",
+    "src/runner/quantize-protocol",
+    "src/runner/protocol",
+    "ffi",
+  ],
   "src/pool": ["src/gguf", "src/config", "src/runner/handle", "src/runner/protocol"],
   "src/services": [
     "src/pool",
@@ -46,12 +54,27 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "src/config",
     "src/runner/handle",
     "src/runner/protocol",
+    "src/runner/quantize",
   ],
   "src/client": ["src/api", "src/config"],
   "src/server": ["src/services", "src/chat", "src/api", "src/config"],
   "src/cli": ["src/client", "src/api", "src/config", "src/version"],
   "src/cli/commands/serve": ["src/server", "src/services", "src/config", "src/version"],
-  "src/main": ["src/cli", "src/runner/main", "src/version"],
+  "src/cli/commands/create": [
+    "src/client",
+    "src/api",
+    "src/config",
+    "src/modelfile",
+    "src/services/gather",
+    "src/services/upload",
+  ],
+  "src/cli/commands/archive": [
+    "src/config",
+    "src/services/archive",
+    "src/services/stores",
+    "src/services/verify",
+  ],
+  "src/main": ["src/cli", "src/runner/main", "src/runner/quantize-main", "src/version"],
   "src/index": ["src/engine", "src/gguf", "src/chat", "src/model", "src/client", "ffi"],
 }
 

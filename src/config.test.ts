@@ -22,6 +22,7 @@ const DEFAULT_CACHE = join(
 const CASES: Readonly<Record<string, readonly [keyof Config, string, unknown, unknown]>> = {
   OLLAMA_HOST: ["host", "0.0.0.0:8080", { ...LOOPBACK, hostname: "0.0.0.0", port: 8080 }, LOOPBACK],
   OLLAMA_MODELS: ["models", "/data/models", "/data/models", join(homedir(), ".cria/models")],
+  CRIA_READ_MODELS: ["readModels", "/mnt/a:/mnt/b:", ["/mnt/a", "/mnt/b"], []],
   OLLAMA_KEEP_ALIVE: ["keepAliveMs", "1h30m", 90 * MINUTE, 5 * MINUTE],
   OLLAMA_LOAD_TIMEOUT: ["loadTimeoutMs", "90s", 90_000, 5 * MINUTE],
   OLLAMA_MAX_LOADED_MODELS: ["loadedModelsMax", "7", 7, 3],
@@ -35,6 +36,7 @@ const CASES: Readonly<Record<string, readonly [keyof Config, string, unknown, un
   CRIA_THREADS: ["threads", "6", 6, 0],
   CRIA_NATIVE_DIR: ["nativeFolder", "/opt/native", "/opt/native", undefined],
   CRIA_CACHE: ["cache", "/var/cache/cria", "/var/cache/cria", DEFAULT_CACHE],
+  OLLAMA_NOPRUNE: ["keepsUnused", "1", true, false],
 }
 
 describe("readConfig() — variables", () => {

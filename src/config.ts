@@ -8,7 +8,7 @@
  */
 
 import { homedir } from "node:os"
-import { isAbsolute, join, resolve } from "node:path"
+import { delimiter, isAbsolute, join, resolve } from "node:path"
 
 import { z } from "zod"
 
@@ -31,6 +31,8 @@ export interface Config {
   readonly host: HostAddress
   /** Folder of manifests and blobs. */
   readonly models: string
+  /** Folders of further stores, which are only read. */
+  readonly readModels: readonly string[]
   /** Milliseconds that an idle model stays loaded; Infinity for ever. */
   readonly keepAliveMs: number
   /** Milliseconds without progress after which a load is given up; Infinity for never. */
@@ -53,6 +55,8 @@ export interface Config {
   readonly nativeFolder: string | undefined
   /** Folder for files that can be made again. */
   readonly cache: string
+  /** Whether layers that no model needs any more are kept. */
+  readonly keepsUnused: boolean
 }
 
 /** `host:port` with the scheme it was written with. */
@@ -72,6 +76,11 @@ export const VARIABLES: readonly Variable[] = [
     defaultText: "127.0.0.1:11434",
   },
   { name: "OLLAMA_MODELS", about: "Folder of manifests and blobs", defaultText: "~/.cria/models" },
+  {
+    name: "CRIA_READ_MODELS",
+    about: "Further stores whose models are offered and never changed, separated as in PATH",
+    defaultText: "",
+  },
   {
     name: "OLLAMA_KEEP_ALIVE",
     about: "How long an idle model stays loaded: 5m, 0, seconds, negative for ever",
@@ -128,6 +137,11 @@ export const VARIABLES: readonly Variable[] = [
     name: "CRIA_CACHE",
     about: "Folder for files that can be made again",
     defaultText: "~/.cache/cria",
+  },
+  {
+    name: "OLLAMA_NOPRUNE",
+    about: "1 keeps layers that no model needs any more",
+    defaultText: "0",
   },
 ]
 
@@ -202,6 +216,9 @@ export function readConfig(env: Environment, warn: (message: string) => void = (
   return {
     host: parseHost(reader.text("OLLAMA_HOST") ?? ""),
     models: folder(reader.text("OLLAMA_MODELS") ?? join(homedir(), ".cria/models")),
+    readModels: (reader.text("CRIA_READ_MODELS") ?? "")
+      .split(delimiter)
+      .flatMap((path) => (path.trim() === "" ? [] : folder(path.trim()))),
     keepAliveMs: reader.parsed("OLLAMA_KEEP_ALIVE", duration, 5 * 60_000),
     loadTimeoutMs: loadTimeoutMs === 0 ? Infinity : loadTimeoutMs,
     loadedModelsMax: reader.parsed("OLLAMA_MAX_LOADED_MODELS", wholeNumber, 0) || 3,
@@ -217,6 +234,7 @@ export function readConfig(env: Environment, warn: (message: string) => void = (
     threads: reader.parsed("CRIA_THREADS", wholeNumber, 0),
     nativeFolder: nativeFolder === undefined ? undefined : folder(nativeFolder),
     cache: folder(reader.text("CRIA_CACHE") ?? defaultCache(env)),
+    keepsUnused: reader.parsed("OLLAMA_NOPRUNE", boolean, false),
   }
 }
 

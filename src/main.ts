@@ -13,6 +13,9 @@ async function main(args: readonly string[]): Promise<void> {
   if (first === "runner") {
     const { runnerMain } = await import("./runner/main.ts")
     await runnerMain()
+  } else if (first === "quantize-worker") {
+    const { quantizeMain } = await import("./runner/quantize-main.ts")
+    await quantizeMain(args[1] ?? "")
   } else if (first === "--version" || first === "-v") {
     const { versionText } = await import("./version.ts")
     process.stdout.write(`${versionText()}\n`)

@@ -48,6 +48,7 @@ thread_local std::string partial_line;  // messages come in fragments; a line en
 thread_local char partial_level = 'I';
 thread_local int capture_depth = 0;
 thread_local std::string captured;
+thread_local std::function<void(const std::string &)> observer;
 
 char level_letter(ggml_log_level level) {
     switch (level) {
@@ -62,6 +63,7 @@ int level_rank(char letter) { return letter == 'E' ? 3 : letter == 'W' ? 2 : let
 
 void finish_line(const std::string & message) {
     if (message.empty()) return;
+    if (observer) observer(message);
     if (capture_depth > 0 && partial_level == 'E') {
         if (!captured.empty()) captured += "; ";
         captured += message;
@@ -144,6 +146,9 @@ LogCapture::LogCapture() {
 }
 
 LogCapture::~LogCapture() { capture_depth--; }
+
+LineObserver::LineObserver(std::function<void(const std::string &)> see) { observer = std::move(see); }
+LineObserver::~LineObserver() { observer = nullptr; }
 
 std::string LogCapture::text(const std::string & fallback) const { return captured.empty() ? fallback : captured; }
 

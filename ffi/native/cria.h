@@ -69,7 +69,8 @@ CRIA_API int32_t cria_job_finish(int32_t job);
  * {"paths": [string], "gpu_layers": int (-1 all), "load_mode": "auto"|"none"|"mmap"|"mlock"|"direct",
  *  "vocab_only": bool, "check_tensors": bool, "main_gpu": int, "split_mode": "none"|"layer"|"row",
  *  "devices": [string], "tensor_split": [number],
- *  "overrides": [{"key": string, "type": "int"|"float"|"bool"|"str", "value": any}]} */
+ *  "overrides": [{"key": string, "type": "int"|"float"|"bool"|"str", "value": any}],
+ *  "adapters": [string] (LoRA files; every context of the model uses them)} */
 CRIA_API int32_t cria_model_load(const uint8_t * json, int32_t length);
 /* CRIA_ERR_STATE while a context of it lives. */
 CRIA_API int32_t cria_model_free(int32_t model);
@@ -167,6 +168,13 @@ CRIA_API int32_t cria_parse_free(int32_t parse);
 CRIA_API int32_t cria_parse_feed(int32_t parse, const uint8_t * text, int32_t length, int32_t final);
 /* Text: GBNF of a JSON schema. */
 CRIA_API int32_t cria_schema_to_gbnf(const uint8_t * json, int32_t length);
+
+/* ---- files ------------------------------------------------------------------------------------- */
+
+/* Starts a job that writes a quantised copy of a GGUF file and ends with CRIA_OK. It cannot be cancelled: run it in a
+ * process of its own. {"input": string, "output": string, "type": string (Q4_K_M, ...), "threads": int (0 all),
+ * "imatrix": string (a file, or "")} */
+CRIA_API int32_t cria_quantize(const uint8_t * json, int32_t length);
 
 #ifdef __cplusplus
 }

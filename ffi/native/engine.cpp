@@ -372,6 +372,7 @@ class Context {
         try {
             ctx_ = llama_init_from_model(model_->model, params_);
             if (ctx_ == nullptr) return capture.text("llama.cpp gave no reason");
+            apply_adapters(*model_, ctx_);
             const int threads = std::max(params_.n_threads, params_.n_threads_batch);
             threadpool_.attach(ctx_, threads, openmp_);
             if (threadpool_needs_equal_threads()) llama_set_n_threads(ctx_, threads, threads);

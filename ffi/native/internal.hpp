@@ -71,6 +71,13 @@ class LogCapture {
     std::string text(const std::string & fallback) const;
 };
 
+// While one lives, it sees every line that this thread logs. At most one per thread.
+class LineObserver {
+  public:
+    explicit LineObserver(std::function<void(const std::string &)> see);
+    ~LineObserver();
+};
+
 // ---- handles -----------------------------------------------------------------------------------------
 
 int32_t next_handle();
@@ -139,8 +146,14 @@ struct Model {
     int32_t n_vocab = 0;
     bool vocab_only = false;
     std::atomic<int> contexts{0};
+    std::vector<llama_adapter_lora *> adapters;
     ~Model();
 };
+
+// Loads LoRA adapters for a model; before its first context.
+void load_adapters(Model & model, const std::vector<std::string> & paths);
+// Makes a new context use the adapters of its model.
+void apply_adapters(Model & model, llama_context * context);
 
 Registry<Model> & models();
 

@@ -85,6 +85,7 @@ struct LoadPlan {
     std::vector<ggml_backend_dev_t> devices;
     std::vector<float> tensor_split;
     std::vector<llama_model_kv_override> overrides;
+    std::vector<std::string> adapters;
 };
 
 void plan_devices(LoadPlan & plan, const common_json & config) {
@@ -108,6 +109,7 @@ std::shared_ptr<LoadPlan> plan_load(const common_json & config) {
     auto plan = std::make_shared<LoadPlan>();
     plan->paths = config.at("paths").get<std::vector<std::string>>();
     if (plan->paths.empty()) fail_argument("paths is empty, expected at least one GGUF file");
+    if (config.contains("adapters")) plan->adapters = config.at("adapters").get<std::vector<std::string>>();
     llama_model_params & p = plan->params;
     p.n_gpu_layers = config.value<int>("gpu_layers", -1);
     p.load_mode = load_mode(config.value("load_mode", "auto"));
@@ -144,6 +146,7 @@ int32_t load(LoadPlan & plan, Job & job) {
     model->vocab = llama_model_get_vocab(model->model);
     model->n_vocab = llama_vocab_n_tokens(model->vocab);
     model->vocab_only = plan.params.vocab_only;
+    load_adapters(*model, plan.adapters);
     return models().add(std::move(model));
 }
 

@@ -138,6 +138,14 @@ export const showRequest = z.object({
 /** POST /api/show */
 export type ShowRequest = z.infer<typeof showRequest>
 
+/** A line of the reply of requests that take long. Sizes in bytes. */
+export interface ProgressReply {
+  readonly status: string
+  readonly digest?: string
+  readonly total?: number
+  readonly completed?: number
+}
+
 /** Details of a model, in many replies. */
 export interface ModelDetails {
   readonly parent_model?: string

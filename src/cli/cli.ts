@@ -8,6 +8,8 @@ import { Command, CommanderError } from "commander"
 
 import { type Config, readConfig, type Variable, VARIABLES } from "../config.ts"
 import { versionText } from "../version.ts"
+import type { ExportFlags, VerifyFlags } from "./commands/archive.ts"
+import type { CreateFlags } from "./commands/create.ts"
 import type { RunFlags } from "./commands/run.ts"
 import type { ServeFlags } from "./commands/serve.ts"
 import type { ShowFlags } from "./commands/show.ts"
@@ -49,10 +51,13 @@ function fillProgram(program: Command, config: Config): void {
     .enablePositionalOptions()
     .showHelpAfterError(false)
   addServe(program, config)
+  addCreate(program, config)
   addShow(program, config)
   addRun(program, config)
   addStop(program, config)
   addLists(program, config)
+  addChanges(program, config)
+  addArchives(program, config)
   for (const command of [program, ...program.commands]) {
     const isServe = command.name() === "serve"
     const used = VARIABLES.filter(({ name }) => isServe || name === "OLLAMA_HOST")
@@ -113,6 +118,65 @@ function addShow(program: Command, config: Config): void {
     .action(async (model: string, flags: ShowFlags) => {
       const { show } = await import("./commands/show.ts")
       await show(await connect(config), model, flags)
+    })
+}
+
+function addCreate(program: Command, config: Config): void {
+  program
+    .command("create <model>")
+    .description("Create a model from a Modelfile")
+    .option("-f, --file <path>", "the Modelfile (./Modelfile)")
+    .option("-q, --quantize <type>", "quantize to this type, such as q4_K_M")
+    .option("--draft-quantize <type>", "quantize the draft model to this type")
+    .option("--imatrix <path>", "importance matrix, which the smallest types need")
+    .option("--json", "print progress as lines of JSON")
+    .action(async (model: string, flags: CreateFlags) => {
+      const { create } = await import("./commands/create.ts")
+      await create(await connect(config), config, model, flags)
+    })
+}
+
+function addChanges(program: Command, config: Config): void {
+  program
+    .command("cp <source> <destination>")
+    .description("Copy a model")
+    .action(async (source: string, destination: string) => {
+      const { copy } = await import("./commands/models.ts")
+      await copy(await connect(config), source, destination)
+    })
+  program
+    .command("rm <model...>")
+    .description("Remove models")
+    .action(async (models: string[]) => {
+      const { remove } = await import("./commands/models.ts")
+      await remove(await connect(config), models)
+    })
+}
+
+function addArchives(program: Command, config: Config): void {
+  program
+    .command("export <model...>")
+    .description("Write models to a tar file, for machines without a network")
+    .requiredOption("-o, --output <path>", "the file to write, or - for stdout")
+    .action(async (models: string[], flags: ExportFlags) => {
+      const { exportArchive } = await import("./commands/archive.ts")
+      await exportArchive(config, models, flags)
+    })
+  program
+    .command("import <file> [model]")
+    .description("Install the models of a tar file, or of stdin as -")
+    .action(async (file: string, model: string | undefined) => {
+      const { importArchive } = await import("./commands/archive.ts")
+      await importArchive(config, file, model)
+    })
+  program
+    .command("verify [model...]")
+    .description("Check that the files of models are undamaged")
+    .option("--repair", "remove damaged files, so that a pull gets them again")
+    .option("--json", "print what is found as lines of JSON")
+    .action(async (models: string[], flags: VerifyFlags) => {
+      const { verify } = await import("./commands/archive.ts")
+      await verify(config, models, flags)
     })
 }
 

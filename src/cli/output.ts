@@ -6,7 +6,8 @@
 
 import { toCriaError } from "../util/errors.ts"
 
-const SPINNER = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"]
+/** Frames of a turning wheel. */
+export const SPINNER: readonly string[] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"]
 const SPINNER_MS = 100
 const COLUMN_GAP = 4
 

@@ -4,7 +4,14 @@
  * @module
  */
 
-import type { ChatReply, GenerateReply, PsModel, ShowReply, TagsModel } from "../api/ollama.ts"
+import type {
+  ChatReply,
+  GenerateReply,
+  ProgressReply,
+  PsModel,
+  ShowReply,
+  TagsModel,
+} from "../api/ollama.ts"
 import { CriaError, type ErrorCode } from "../util/errors.ts"
 import { linesOf } from "../util/lines.ts"
 
@@ -67,8 +74,38 @@ export class Client {
     return this.#stream("/api/chat", fields, signal)
   }
 
+  /** Creates a model. Leaving the iteration early cancels it. */
+  create(fields: RequestFields, signal?: AbortSignal): AsyncGenerator<ProgressReply> {
+    return this.#stream("/api/create", fields, signal)
+  }
+
+  async copy(source: string, destination: string): Promise<void> {
+    await this.#fetch("POST", "/api/copy", { source, destination }, undefined)
+  }
+
+  async delete(model: string): Promise<void> {
+    await this.#fetch("DELETE", "/api/delete", { model }, undefined)
+  }
+
+  async hasBlob(digest: string): Promise<boolean> {
+    const response = await this.#send(`${this.url}/api/blobs/${digest}`, { method: "HEAD" })
+    if (response.ok) return true
+    if (response.status === 404) return false
+    throw await errorOf(response)
+  }
+
+  /** Uploads a blob. */
+  async putBlob(digest: string, content: Blob, signal?: AbortSignal): Promise<void> {
+    const response = await this.#send(`${this.url}/api/blobs/${digest}`, {
+      method: "POST",
+      body: content,
+      ...(signal === undefined ? {} : { signal }),
+    })
+    if (!response.ok) throw await errorOf(response)
+  }
+
   async #json<T>(
-    method: "GET" | "POST",
+    method: Method,
     path: string,
     body?: RequestFields,
     signal?: AbortSignal,
@@ -87,14 +124,17 @@ export class Client {
     if (response.body === null) return
     for await (const line of linesOf(response.body)) {
       // The server's documented shape, or an error in mid-stream.
-      const item = JSON.parse(line) as T & { error?: string }
-      if (item.error !== undefined) throw new CriaError("internal", item.error)
+      const item = JSON.parse(line) as T & { error?: string; hint?: string }
+      if (item.error !== undefined) {
+        const { error, hint } = item
+        throw new CriaError("internal", error, hint === undefined ? {} : { hint })
+      }
       yield item as Awaited<T>
     }
   }
 
   async #fetch(
-    method: "GET" | "POST",
+    method: Method,
     path: string,
     body: RequestFields | undefined,
     signal: AbortSignal | undefined,
@@ -108,6 +148,8 @@ export class Client {
     throw await errorOf(response)
   }
 }
+
+type Method = "GET" | "POST" | "DELETE"
 
 const CODES: Readonly<Record<number, ErrorCode>> = {
   400: "invalid-input",

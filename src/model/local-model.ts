@@ -93,6 +93,7 @@ export class LocalModel implements AsyncDisposable {
     const { paths, header, otherParts } = readModel(options.path, { label: options.name })
     const facts = modelFacts(header, otherParts)
     refuseOther(options.name, facts)
+    for (const path of options.adapters ?? []) checkAdapter(path, options.name, facts)
     const kvBytes = kvBytesPerToken(facts, ...cacheTypes(options))
     const fit = fitContext(
       {
@@ -106,6 +107,7 @@ export class LocalModel implements AsyncDisposable {
     )
     const model = await loadModel(library, {
       paths,
+      adapters: options.adapters ?? [],
       ...hooks,
       gpuLayers: options.gpuLayers ?? -1,
       ...(options.mainGpu === undefined ? {} : { mainGpu: options.mainGpu }),
@@ -277,6 +279,17 @@ function refuseOther(name: string, facts: ModelFacts): void {
   }
   if (facts.blockCount === undefined || facts.vocabSize === undefined || facts.weightsBytes === 0) {
     throw new CriaError("invalid-input", `Cannot run "${name}": it has no weights, only metadata`)
+  }
+}
+
+/** An adapter is made for one architecture; llama.cpp checks the shapes of its tensors when it loads it. */
+function checkAdapter(path: string, model: string, { architecture }: ModelFacts): void {
+  const adapter = modelFacts(readModel(path, { label: `the adapter of ${model}` }).header)
+  if (adapter.generalType !== "adapter" || adapter.architecture !== architecture) {
+    throw new CriaError(
+      "invalid-input",
+      `Cannot use the adapter of "${model}": it is a ${adapter.generalType ?? "model"} for ${adapter.architecture}, expected an adapter for ${architecture}`,
+    )
   }
 }
 

@@ -55,6 +55,8 @@ export interface LoadOptions {
   readonly name: string
   /** The GGUF file, or the first part of a split one. */
   readonly path: string
+  /** GGUF files of LoRA adapters, which act on every answer. */
+  readonly adapters?: readonly string[]
   /** Tokens of prompt and answer of one request; undefined: what fits. */
   readonly contextTokens?: number
   /** Requests that can have a full context at the same time; undefined: what fits. */

@@ -76,6 +76,68 @@ function parseOption(name: keyof Types, value: unknown): unknown {
   throw new CriaError("internal", `option "${name}" must be of type ${expected}`)
 }
 
+/** Parameters of older Modelfiles that mean nothing any more. */
+const DEPRECATED = new Set([
+  "penalize_newline",
+  "low_vram",
+  "f16_kv",
+  "logits_all",
+  "vocab_only",
+  "use_mlock",
+  "mirostat",
+  "mirostat_tau",
+  "mirostat_eta",
+])
+
+const TRUE = new Set(["1", "t", "T", "TRUE", "true", "True"])
+const FALSE = new Set(["0", "f", "F", "FALSE", "false", "False"])
+
+/** Beyond it a 32-bit float is infinite. */
+const FLOAT32_MAX = 3.4028234663852886e38
+
+/**
+ * Reads parameters as they stand in a Modelfile. `stop` may come several times; of others the last one counts.
+ *
+ * @param warn Gets a line for each parameter that is left out because it means nothing any more.
+ * @throws {CriaError} `invalid-input` in Ollama's words.
+ */
+export function parseParameters(
+  parameters: readonly { readonly name: string; readonly value: string }[],
+  warn: (message: string) => void,
+): Record<string, unknown> {
+  const result: Record<string, unknown> = {}
+  const stops: string[] = []
+  for (const { name, value } of parameters) {
+    if (DEPRECATED.has(name)) warn(`warning: parameter ${name} is deprecated`)
+    else if (!isOption(name)) throw new CriaError("invalid-input", `unknown parameter '${name}'`)
+    else if (TYPES[name] === "array") stops.push(value)
+    else result[name] = parseValue(TYPES[name], value)
+  }
+  return stops.length === 0 ? result : { ...result, stop: stops }
+}
+
+function parseValue(type: "integer" | "float32" | "boolean", value: string): number | boolean {
+  switch (type) {
+    case "integer": {
+      const number = Number(value)
+      if (/^[+-]?\d+$/.test(value) && Number.isSafeInteger(number)) return number
+      throw new CriaError("invalid-input", `invalid int value [${value}]`)
+    }
+    case "float32": {
+      const number = Number(value)
+      const isDecimal = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(value)
+      if (isDecimal && Math.abs(number) <= FLOAT32_MAX) return number
+      throw new CriaError("invalid-input", `invalid float value [${value}]`)
+    }
+    case "boolean":
+      if (TRUE.has(value)) return true
+      if (FALSE.has(value)) return false
+      throw new CriaError("invalid-input", `invalid bool value [${value}]`)
+    default:
+      return type satisfies never
+  }
+}
+
 function isOption(name: string): name is keyof Types {
   return Object.hasOwn(TYPES, name)
 }

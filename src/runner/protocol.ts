@@ -13,7 +13,7 @@ import { CACHE_TYPES } from "../engine/cache-type.ts"
 import type { EngineStatus } from "../engine/engine.ts"
 import type { SamplingOptions } from "../engine/sampling.ts"
 import type { AnswerInput, AnswerRequest, LoadedFacts, LoadOptions } from "../model/request.ts"
-import { CriaError, ERROR_CODES } from "../util/errors.ts"
+import { CriaError, ERROR_CODES, type ErrorCode } from "../util/errors.ts"
 
 export type { AnswerRequest, EngineStatus, LoadedFacts, LoadOptions }
 
@@ -86,6 +86,7 @@ const answerRequest: z.ZodType<AnswerRequest> = z.object({
 const loadOptions: z.ZodType<LoadOptions> = z.object({
   name: z.string(),
   path: z.string(),
+  adapters: z.array(z.string()).exactOptional(),
   contextTokens: z.number().exactOptional(),
   parallel: z.number().exactOptional(),
   batchTokens: z.number().exactOptional(),
@@ -110,14 +111,19 @@ const command = z.discriminatedUnion("type", [
 /** From the server to the runner. */
 export type RunnerCommand = z.infer<typeof command>
 
-const failure = z.object({
+/** Schema of {@link Failure}. */
+export const failure: z.ZodType<Failure> = z.object({
   code: z.enum(ERROR_CODES),
   message: z.string(),
   hint: z.string().exactOptional(),
 })
 
 /** A {@link CriaError} as data. */
-export type Failure = z.infer<typeof failure>
+export interface Failure {
+  readonly code: ErrorCode
+  readonly message: string
+  readonly hint?: string
+}
 
 const loadedFacts: z.ZodType<LoadedFacts> = z.object({
   contextTokens: z.number(),

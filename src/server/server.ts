@@ -4,7 +4,8 @@
  * @module
  */
 
-import { type Context, Hono } from "hono"
+import { type Context, Hono, type MiddlewareHandler } from "hono"
+import { bodyLimit } from "hono/body-limit"
 
 import type { Config, HostAddress } from "../config.ts"
 import type { App } from "../services/app.ts"
@@ -13,10 +14,11 @@ import type { Logger } from "../util/log.ts"
 import { openaiError } from "./dialects/openai.ts"
 import { toReply } from "./errors.ts"
 import { checkHost, checkOrigin } from "./middleware.ts"
+import { BLOBS_PATH, modelRoutes } from "./routes/models.ts"
 import { ollamaRoutes } from "./routes/ollama.ts"
 import { openaiRoutes } from "./routes/openai.ts"
 
-/** Largest request body: a long conversation with images in base64. */
+/** Largest request body that is read into memory: a long conversation with images in base64. */
 const BODY_BYTES_MAX = 256 * 2 ** 20
 
 /** What a server is made of. */
@@ -42,7 +44,9 @@ export function createRoutes({ app, config, log, version }: ServerOptions): Hono
   // In this order: what browsers ask before a request gets its answer from the first.
   hono.use(checkOrigin(config.origins))
   hono.use(checkHost(isLoopback(config.host)))
+  hono.use(limitBody)
   hono.route("/", ollamaRoutes(app, version))
+  hono.route("/", modelRoutes(app))
   hono.route("/", openaiRoutes(app))
   hono.notFound((c) => {
     const isKnown = hono.routes.some(
@@ -53,6 +57,15 @@ export function createRoutes({ app, config, log, version }: ServerOptions): Hono
   hono.onError((error, c) => errorResponse(error, c, log))
   return hono
 }
+
+const limited = bodyLimit({
+  maxSize: BODY_BYTES_MAX,
+  onError: (c) => c.json({ error: `request body is over ${BODY_BYTES_MAX} bytes` }, 413),
+})
+
+/** Uploads go to disk as they come; all other bodies are held in memory. */
+const limitBody: MiddlewareHandler = (c, next) =>
+  c.req.path.startsWith(BLOBS_PATH) ? next() : limited(c, next)
 
 /** Whether a path belongs to a route, whose `:names` stand for one part each. */
 function fits(route: string, path: string): boolean {
@@ -73,7 +86,8 @@ export function listen(options: ServerOptions): RunningServer {
       port: host.port,
       // Loading a model can take minutes without a byte on the wire.
       idleTimeout: 0,
-      maxRequestBodySize: BODY_BYTES_MAX,
+      // The routes have limits of their own.
+      maxRequestBodySize: Number.MAX_SAFE_INTEGER,
       fetch: (request) => routes.fetch(request),
     })
     const hostname = host.hostname.includes(":") ? `[${host.hostname}]` : host.hostname

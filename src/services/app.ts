@@ -4,27 +4,24 @@
  * @module
  */
 
-import { existsSync } from "node:fs"
-import { homedir } from "node:os"
-import { join } from "node:path"
-
 import type { Config } from "../config.ts"
 import { Pool } from "../pool/pool.ts"
 import { RunnerHandle } from "../runner/handle.ts"
-import { openStore } from "../store/folder-store.ts"
-import { layerStores } from "../store/layered-store.ts"
-import type { ModelStore } from "../store/store.ts"
 import { selfCommand } from "../util/executable.ts"
 import type { Logger } from "../util/log.ts"
-import { demoStore, fileStore } from "./builtin.ts"
 import { Catalog } from "./catalog.ts"
 import { Generator, type ModelRunner } from "./generate.ts"
+import { Library } from "./library.ts"
 import { Resolver } from "./resolve.ts"
+import { openFile, openStores, type Stores } from "./stores.ts"
 
 /** The use cases. Dispose it to end every runner. */
 export interface App extends AsyncDisposable {
   readonly catalog: Catalog
   readonly generator: Generator
+  readonly library: Library
+  /** Where models come from. */
+  readonly stores: Stores
 }
 
 /** What an app is made of. */
@@ -41,7 +38,8 @@ export interface AppOptions {
  * @throws {CriaError} When the store's folder or the file cannot be read.
  */
 export function createApp({ config, log, file }: AppOptions): App {
-  const resolver = new Resolver(createStore(config, file))
+  const stores = file === undefined ? openStores(config, log) : openFile(file)
+  const resolver = new Resolver(stores.all)
   const pool = new Pool<ModelRunner>(
     {
       start: (load, hooks) =>
@@ -65,19 +63,8 @@ export function createApp({ config, log, file }: AppOptions): App {
   return {
     catalog: new Catalog({ resolver, pool, log }),
     generator: new Generator({ resolver, pool, config, log }),
+    library: new Library(stores, { keepsUnused: config.keepsUnused, command: selfCommand() }),
+    stores,
     [Symbol.asyncDispose]: () => pool[Symbol.asyncDispose](),
   }
-}
-
-/** The user's file alone; else cria's own store, Ollama's store read-only when there is one, the demo model. */
-function createStore(config: Config, file: string | undefined): ModelStore {
-  if (file !== undefined) return fileStore(file)
-  const ollama = join(homedir(), ".ollama/models")
-  return layerStores([
-    openStore(config.models, { readOnly: false }),
-    ...(ollama !== config.models && existsSync(ollama)
-      ? [openStore(ollama, { readOnly: true })]
-      : []),
-    demoStore(config.cache),
-  ])
 }

@@ -14,7 +14,7 @@ import { CriaError, toCriaError } from "../util/errors.ts"
 import { withCleanup } from "../util/iterate.ts"
 import type { Logger } from "../util/log.ts"
 import { limitsOf, loadOptionsOf, samplingOf } from "./options.ts"
-import { isGptOss, type Resolver, type RunnableModel } from "./resolve.ts"
+import { isGptOss, type Resolver, type RunnableModel, runnerKey } from "./resolve.ts"
 
 /** What every request says about itself. */
 export interface ModelRequest {
@@ -122,7 +122,7 @@ export class Generator {
 
   /** Unloads a model as soon as nobody uses it; fine when it is not loaded. */
   unload(name: string): void {
-    this.#pool.unload(this.#resolver.resolve(name).stored.modelPath)
+    this.#pool.unload(runnerKey(this.#resolver.resolve(name)))
   }
 
   /** The model's parameters overlaid with the request's. */
@@ -140,7 +140,7 @@ export class Generator {
     signal: AbortSignal | undefined,
   ): Promise<Lease<ModelRunner>> {
     const spec: ModelSpec = {
-      key: model.stored.modelPath,
+      key: runnerKey(model),
       load: loadOptionsOf(model, options, this.#config),
     }
     try {

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { formatValue } from "../modelfile/format.ts"
 import type { RunnableModel } from "./resolve.ts"
 
 /** What a request lays over the model. */
@@ -41,13 +42,15 @@ export function modelfileOf({ name, stored }: RunnableModel, overlay: ModelfileO
     ...stored.adapterPaths.map((path) => `ADAPTER ${path}`),
     ...(stored.draftPath === undefined ? [] : [`DRAFT ${stored.draftPath}`]),
     ...stored.projectorPaths.map((path) => `FROM ${path}`),
-    `TEMPLATE ${quoted(stored.template ?? NO_TEMPLATE)}`,
-    ...(system ? [`SYSTEM ${quoted(system)}`] : []),
+    `TEMPLATE ${formatValue(stored.template ?? NO_TEMPLATE)}`,
+    ...(system ? [`SYSTEM ${formatValue(system)}`] : []),
     ...(stored.config.renderer === undefined ? [] : [`RENDERER ${stored.config.renderer}`]),
     ...(stored.config.parser === undefined ? [] : [`PARSER ${stored.config.parser}`]),
-    ...entriesOf(params).map(([key, value]) => `PARAMETER ${key} ${quoted(String(value))}`),
-    ...stored.licenses.map((license) => `LICENSE ${quoted(license)}`),
-    ...(stored.messages ?? []).map(({ role, content }) => `MESSAGE ${role} ${quoted(content)}`),
+    ...entriesOf(params).map(([key, value]) => `PARAMETER ${key} ${formatValue(String(value))}`),
+    ...stored.licenses.map((license) => `LICENSE ${formatValue(license)}`),
+    ...(stored.messages ?? []).map(
+      ({ role, content }) => `MESSAGE ${role} ${formatValue(content)}`,
+    ),
   ]
   return `${lines.join("\n")}\n`
 }
@@ -57,10 +60,4 @@ function entriesOf(params: Readonly<Record<string, unknown>>): [string, unknown]
   return Object.entries(params).flatMap(([name, value]): [string, unknown][] =>
     Array.isArray(value) ? value.map((item) => [name, item]) : [[name, value]],
   )
-}
-
-/** Quoted only when the text could not be read back otherwise. */
-function quoted(text: string): string {
-  if (!/^[ "]|\n| $/.test(text)) return text
-  return text.includes('"') ? `"""${text}"""` : `"${text}"`
 }

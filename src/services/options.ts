@@ -51,6 +51,7 @@ export function loadOptionsOf(model: RunnableModel, options: Options, config: Co
   return {
     name: model.name,
     path: model.stored.modelPath,
+    ...(model.stored.adapterPaths.length === 0 ? {} : { adapters: model.stored.adapterPaths }),
     flashAttention: config.flashAttention,
     cacheType: config.cacheType,
     ...(context === undefined ? {} : { contextTokens: contextOf(context) }),

@@ -93,6 +93,11 @@ function cloudError(purpose: Purpose): CriaError {
   return new CriaError("invalid-input", `ollama cloud is disabled: ${what} unavailable`)
 }
 
+/** Models with the same files share a runner, whatever their texts and parameters. */
+export function runnerKey({ stored }: RunnableModel): string {
+  return [stored.modelPath, ...stored.adapterPaths].join("\n")
+}
+
 /** In the order in which Ollama reports them. */
 export function capabilitiesOf(stored: ResolvedModel, facts: ModelFacts): Capability[] {
   const found = new Set<Capability>()

@@ -23,7 +23,9 @@ import type { Logger } from "../util/log.ts"
 import type { App } from "./app.ts"
 import { Catalog } from "./catalog.ts"
 import { Generator, type ModelRunner } from "./generate.ts"
+import { Library } from "./library.ts"
 import { Resolver } from "./resolve.ts"
+import type { Stores } from "./stores.ts"
 
 /** What a model of a test says about itself. */
 export interface TestModel {
@@ -133,6 +135,8 @@ export class TestApp implements App {
   readonly folder: TestStore = new TestStore()
   readonly config: Config
   readonly resolver: Resolver
+  readonly stores: Stores
+  readonly library: Library
   readonly catalog: Catalog
   readonly generator: Generator
   readonly pool: Pool<ModelRunner>
@@ -154,7 +158,10 @@ export class TestApp implements App {
 
   constructor(env: Readonly<Record<string, string>> = {}) {
     this.config = readConfig(env)
-    this.resolver = new Resolver(openStore(this.folder.root, { readOnly: true }))
+    const store = openStore(this.folder.root, { readOnly: false })
+    this.stores = { own: store, folders: [store], all: store }
+    this.library = new Library(this.stores, { keepsUnused: false, command: [] })
+    this.resolver = new Resolver(store)
     this.pool = new Pool<ModelRunner>(
       {
         start: async (load) => {

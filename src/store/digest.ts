@@ -6,9 +6,14 @@
  *
  * @module
  */
+import { createHash } from "node:crypto"
+import { createReadStream } from "node:fs"
 import { join } from "node:path"
 
 import { CriaError } from "../util/errors.ts"
+
+/** Bytes read at a time; larger ones are no faster. */
+const HASH_CHUNK_BYTES = 2 ** 20
 
 declare const checked: unique symbol
 
@@ -30,6 +35,17 @@ export function parseDigest(text: string): Digest {
 export function toDigest(text: string): Digest | undefined {
   const digest = text.toLowerCase().replace("-", ":")
   return isDigest(digest) ? digest : undefined
+}
+
+/** The digest of a file's content. Throws what reading throws, and the signal's reason. */
+export async function hashFile(path: string, signal?: AbortSignal): Promise<Digest> {
+  const hash = createHash("sha256")
+  for await (const chunk of createReadStream(path, { highWaterMark: HASH_CHUNK_BYTES })) {
+    signal?.throwIfAborted()
+    // Buffers, as no encoding was asked for.
+    hash.update(chunk as Buffer)
+  }
+  return parseDigest(`sha256:${hash.digest("hex")}`)
 }
 
 /** The name of the file that holds the blob: with `-`, as `:` is not allowed on every file system. */

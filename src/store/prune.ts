@@ -20,6 +20,12 @@ import { removeEmptyFolders } from "./writer.ts"
 /** Ollama's: an hour since the file was last written. */
 export const GRACE_MS = 60 * 60 * 1000
 
+/** How the names of folders for the time of one operation begin. They lie beside `blobs`. */
+export const TEMPORARY_FOLDER = ".cria-tmp-"
+
+/** Such folders hold little but links, and a conversion can take hours. */
+const FOLDER_GRACE_FACTOR = 24
+
 /** What a prune has done. */
 export interface Pruned {
   /** Names of files in `blobs`. */
@@ -42,14 +48,15 @@ export async function pruneStore(
   nowMs: number,
   graceMs: number = GRACE_MS,
 ): Promise<Pruned> {
-  const nothing = { removed: [], freed: 0, isDone: false }
+  const nothing = { removed: [], freed: 0, isDone: true }
   const blobs = join(store.root, "blobs")
   // A store that nobody has written to stays as it is: an empty folder gets no lock file.
   if (store.readOnly || readFolder(blobs).length === 0) return nothing
   return withStoreLock(store.root, () => {
     renameLegacyBlobs(blobs)
+    pruneTemporaryFolders(store.root, nowMs - FOLDER_GRACE_FACTOR * graceMs)
     const { digests, areSound } = collectReferences(store.root)
-    if (!areSound) return nothing
+    if (!areSound) return { ...nothing, isDone: false }
     const removed: string[] = []
     let freed = 0
     for (const entry of readFolder(blobs)) {
@@ -64,6 +71,15 @@ export async function pruneStore(
     pruneManifestFolders(manifestsFolder(store.root), nowMs - graceMs)
     return { removed, freed, isDone: true }
   })
+}
+
+/** What an operation that was killed has left. */
+function pruneTemporaryFolders(root: string, before: number): void {
+  for (const entry of readFolder(root)) {
+    const path = join(root, entry.name)
+    if (!entry.isDirectory() || !entry.name.startsWith(TEMPORARY_FOLDER)) continue
+    if (statSync(path).mtimeMs < before) rmSync(path, { recursive: true, force: true })
+  }
 }
 
 /** Stores of Ollama's first versions have `sha256:<hex>`. */

@@ -41,6 +41,8 @@ export function collectReferences(root: string): References {
       else {
         areSound &&= isManifest(bytes)
         addDigests(digests, bytes)
+        // There a manifest is a link to a blob.
+        if (tree !== "manifests") digests.add(digestOf(bytes))
       }
     }
   }
@@ -84,5 +86,8 @@ function addDigests(digests: Set<Digest>, bytes: Buffer): void {
   for (const [text] of bytes.toString("latin1").matchAll(/sha256[:-][0-9a-fA-F]{64}/g)) {
     digests.add(parseDigest(text))
   }
-  digests.add(parseDigest(`sha256:${hash("sha256", bytes, "hex")}`))
+}
+
+function digestOf(bytes: Buffer): Digest {
+  return parseDigest(`sha256:${hash("sha256", bytes, "hex")}`)
 }

@@ -9,7 +9,7 @@ import { z } from "zod"
 
 import { CriaError } from "../util/errors.ts"
 import { parseJson } from "./json.ts"
-import { type Layer, MEDIA_TYPES, type ModelConfig } from "./manifest.ts"
+import { type Layer, type Manifest, MEDIA_TYPES, type ModelConfig } from "./manifest.ts"
 import { equalsIgnoringCase, fullName, type ModelName, sameName, shortName } from "./name.ts"
 import {
   installedNames,
@@ -20,8 +20,19 @@ import {
   type StoredModel,
 } from "./store.ts"
 
+/** The texts of a model. */
+export interface ResolvedTexts {
+  /** Go template. */
+  readonly template: string | undefined
+  readonly system: string | undefined
+  /** Options, unchecked; `stop` is an array. */
+  readonly params: Readonly<Record<string, unknown>> | undefined
+  readonly messages: readonly StoredMessage[] | undefined
+  readonly licenses: readonly string[]
+}
+
 /** A model with all its files present and its texts read. */
-export interface ResolvedModel {
+export interface ResolvedModel extends ResolvedTexts {
   /** In the casing in which it is installed. */
   readonly name: ModelName
   /** Hex sha256 of the manifest's bytes, without `sha256:`. */
@@ -34,13 +45,6 @@ export interface ResolvedModel {
   readonly adapterPaths: readonly string[]
   /** GGUF of the draft model for speculative decoding. */
   readonly draftPath: string | undefined
-  /** Go template. */
-  readonly template: string | undefined
-  readonly system: string | undefined
-  /** Options, unchecked; `stop` is an array. */
-  readonly params: Readonly<Record<string, unknown>> | undefined
-  readonly messages: readonly StoredMessage[] | undefined
-  readonly licenses: readonly string[]
   readonly config: ModelConfig
 }
 
@@ -112,17 +116,8 @@ export function resolveModel(
 
 function readLayers(store: ModelStore, model: StoredModel): ResolvedModel {
   const { name, id, modifiedAt, sizeBytes, manifest } = model
-  const layers = (...types: string[]): Layer[] =>
-    manifest.layers.filter((layer) => types.includes(layer.mediaType))
   const paths = (type: string): string[] =>
-    layers(type).map((layer) => requireBlob(store, layer.digest))
-  // Of kinds that should occur once, the last one counts.
-  const text = (...types: string[]): string | undefined => {
-    const layer = layers(...types).at(-1)
-    return layer && readText(store, layer)
-  }
-  const params = text(MEDIA_TYPES.params)
-  const messages = text(MEDIA_TYPES.messages)
+    layersOf(manifest, type).map((layer) => requireBlob(store, layer.digest))
   const modelPath = paths(MEDIA_TYPES.model).at(-1)
   if (modelPath === undefined) throw cannotRun(model)
 
@@ -135,13 +130,35 @@ function readLayers(store: ModelStore, model: StoredModel): ResolvedModel {
     projectorPaths: paths(MEDIA_TYPES.projector),
     adapterPaths: paths(MEDIA_TYPES.adapter),
     draftPath: paths(MEDIA_TYPES.draft).at(-1),
+    ...readTexts(store, manifest),
+    config: readConfig(store, manifest),
+  }
+}
+
+/**
+ * Reads the text layers of a model.
+ *
+ * @throws {CriaError} `not-found` when a blob is missing, `internal` when one is malformed.
+ */
+export function readTexts(store: ModelStore, manifest: Manifest): ResolvedTexts {
+  // Of kinds that should occur once, the last one counts.
+  const text = (...types: string[]): string | undefined => {
+    const layer = layersOf(manifest, ...types).at(-1)
+    return layer && readText(store, layer)
+  }
+  const params = text(MEDIA_TYPES.params)
+  const messages = text(MEDIA_TYPES.messages)
+  return {
     template: text(MEDIA_TYPES.template, MEDIA_TYPES.prompt),
     system: text(MEDIA_TYPES.system),
     params: params === undefined ? undefined : parseJson(paramsSchema, params, "params"),
     messages: messages === undefined ? undefined : parseJson(messagesSchema, messages, "messages"),
-    licenses: layers(MEDIA_TYPES.license).map((layer) => readText(store, layer)),
-    config: readConfig(store, manifest),
+    licenses: layersOf(manifest, MEDIA_TYPES.license).map((layer) => readText(store, layer)),
   }
+}
+
+function layersOf(manifest: Manifest, ...types: readonly string[]): Layer[] {
+  return manifest.layers.filter((layer) => types.includes(layer.mediaType))
 }
 
 function cannotRun({ name, manifest }: StoredModel): CriaError {

@@ -17,7 +17,7 @@ import { type FileHandle, open } from "node:fs/promises"
 import { dirname, join } from "node:path"
 
 import { CriaError } from "../util/errors.ts"
-import { blobFilePath, type Digest, parseDigest } from "./digest.ts"
+import { blobFilePath, type Digest, hashFile, parseDigest } from "./digest.ts"
 import { cannotWrite, moveIntoPlace, systemErrorCode, syncFolder, writeWhole } from "./durable.ts"
 import { isRegularFile } from "./files.ts"
 import type { Store } from "./folder-store.ts"
@@ -60,9 +60,19 @@ export class StoreWriter {
     this.#store = store
   }
 
+  /** Where the store keeps a blob, present or not. */
+  blobPath(digest: Digest): string {
+    return blobFilePath(this.root, digest)
+  }
+
+  /** The content of a short blob; undefined when it is not there. */
+  readBlob(digest: Digest, bytesMax: number): Buffer | undefined {
+    return this.#store.readBlob(digest, bytesMax)
+  }
+
   /** Where a download of a blob collects its bytes; `suffix` is for files beside it, such as `-0`. */
   partialPath(digest: Digest, suffix = ""): string {
-    return `${this.#blobPath(digest)}-partial${suffix}`
+    return `${this.blobPath(digest)}-partial${suffix}`
   }
 
   /** A new name in the folder of blobs, for a file that is to be adopted. */
@@ -78,7 +88,7 @@ export class StoreWriter {
    * @throws {CriaError} `unavailable` when it cannot be moved.
    */
   adoptBlob(path: string, digest: Digest): boolean {
-    const target = this.#blobPath(digest)
+    const target = this.blobPath(digest)
     try {
       // A blob of another size is one that something has damaged.
       if (fileSize(target) === statSync(path).size) {
@@ -93,9 +103,20 @@ export class StoreWriter {
     return true
   }
 
+  /**
+   * Makes a finished file a blob, hashing it first.
+   *
+   * @throws {CriaError} `unavailable` when it cannot be read or moved; the signal's reason.
+   */
+  async adoptFile(path: string, signal?: AbortSignal): Promise<Digest> {
+    const digest = await hashFile(path, signal)
+    this.adoptBlob(path, digest)
+    return digest
+  }
+
   /** Makes a blob that no manifest names yet look new, so that no prune takes it. False when it is not there. */
   touchBlob(digest: Digest): boolean {
-    const path = this.#blobPath(digest)
+    const path = this.blobPath(digest)
     if (!isRegularFile(path)) return false
     try {
       const now = new Date()
@@ -151,7 +172,7 @@ export class StoreWriter {
     return withStoreLock(
       this.root,
       () => {
-        const missing = blobsOf(manifest).find((digest) => !isRegularFile(this.#blobPath(digest)))
+        const missing = blobsOf(manifest).find((digest) => !isRegularFile(this.blobPath(digest)))
         if (missing !== undefined) throw missingBlob(name, missing)
         const path = manifestPath(this.root, resolveName(this.#store, name))
         const replaced = readableManifest(path)
@@ -192,7 +213,7 @@ export class StoreWriter {
     if (!areKnown) return []
     return [...new Set(digests)].filter((digest) => {
       if (inUse.has(digest)) return false
-      const path = this.#blobPath(digest)
+      const path = this.blobPath(digest)
       if (!isRegularFile(path)) return false
       removeFile(path)
       return true
@@ -205,10 +226,6 @@ export class StoreWriter {
     removeFile(path)
     removeEmptyFolders(dirname(path), manifestsFolder(this.root))
     return true
-  }
-
-  #blobPath(digest: Digest): string {
-    return blobFilePath(this.root, digest)
   }
 
   #blobsFolder(): string {

@@ -6,8 +6,10 @@
 
 import type { Config } from "../../config.ts"
 import { listen } from "../../server/server.ts"
-import { createApp } from "../../services/app.ts"
-import { createLogger } from "../../util/log.ts"
+import { type App, createApp } from "../../services/app.ts"
+import { pruneStores } from "../../services/stores.ts"
+import { errorMessage } from "../../util/errors.ts"
+import { createLogger, type Logger } from "../../util/log.ts"
 import { LLAMA_COMMIT, LLAMA_VERSION, VERSION } from "../../version.ts"
 
 /** Requests in progress are given so long after the first signal. */
@@ -30,12 +32,24 @@ export async function serve(config: Config, flags: ServeFlags): Promise<void> {
   await using app = createApp({ config, log, file: flags.file })
   const version = { cria: VERSION, llama_cpp: `${LLAMA_VERSION} (${LLAMA_COMMIT})` }
   const server = listen({ app, config, log, version })
+  if (!isPrivate && !config.keepsUnused) void prune(app, log)
   log.info("listening", { url: server.url, version: VERSION, models: config.models })
   if (isPrivate) process.stdout.write(`${server.url}\n`)
   const end = isPrivate ? await Promise.race([signalled(), inputClosed()]) : await signalled()
   log.info("stopping", { reason: end })
   // A second signal means at once.
   await Promise.race([server.drain(end === "input closed" ? 0 : DRAIN_MS), signalled()])
+}
+
+/** In the background: the server answers meanwhile. */
+async function prune({ stores }: App, log: Logger): Promise<void> {
+  try {
+    const { removed, freed, isDone } = await pruneStores(stores)
+    if (!isDone) log.warn("nothing removed from the store: some manifest cannot be read")
+    else if (removed.length > 0) log.info("store pruned", { files: removed.length, bytes: freed })
+  } catch (error) {
+    log.warn("store not pruned", { error: errorMessage(error) })
+  }
 }
 
 function signalled(): Promise<string> {

@@ -1,0 +1,148 @@
+/**
+ * `cria create`: reads a Modelfile, hands its files to the server, has the model created.
+ *
+ * @module
+ */
+
+import { open, stat } from "node:fs/promises"
+import { dirname, join, resolve } from "node:path"
+
+import type { ProgressReply } from "../../api/ollama.ts"
+import type { Client, RequestFields } from "../../client/client.ts"
+import type { Config } from "../../config.ts"
+import { parseParameters } from "../../modelfile/parameters.ts"
+import {
+  decodeModelfile,
+  MODELFILE_BYTES_MAX,
+  type ModelfileCommand,
+  parseModelfile,
+  type PlainCommandName,
+} from "../../modelfile/parse.ts"
+import { semverOf } from "../../modelfile/semver.ts"
+import { type FileMap, gatherFiles } from "../../services/gather.ts"
+import { isModelName, Uploader } from "../../services/upload.ts"
+import { CriaError } from "../../util/errors.ts"
+import { ProgressDisplay } from "../progress.ts"
+
+/** Flags of the command. */
+export interface CreateFlags {
+  readonly file?: string
+  readonly quantize?: string
+  readonly draftQuantize?: string
+  readonly imatrix?: string
+  readonly json?: boolean
+}
+
+/** What a Modelfile that is not there says. */
+const NO_MODELFILE = "FROM ."
+
+/** Creates a model. */
+export async function create(
+  client: Client,
+  config: Config,
+  model: string,
+  flags: CreateFlags,
+): Promise<void> {
+  if (!isModelName(model)) throw new CriaError("invalid-input", `invalid model name: ${model}`)
+  const { text, folder } = await readModelfile(flags.file)
+  const commands = parseModelfile(text)
+  const warnings: string[] = []
+  const fields = fieldsOf(commands, (warning) => warnings.push(warning))
+  for (const warning of warnings) console.error(warning)
+
+  using display = flags.json === true ? undefined : new ProgressDisplay()
+  const show = (step: ProgressReply) => {
+    if (display === undefined) console.log(JSON.stringify(step))
+    else display.show(step, performance.now())
+  }
+  show({ status: "gathering model components" })
+  const { from, ...files } = gatherFiles(commands, folder)
+  if (flags.draftQuantize !== undefined && files.draftFiles.size === 0) {
+    throw new CriaError("invalid-input", "--draft-quantize requires a DRAFT model")
+  }
+  const uploader = new Uploader(client, config, show)
+  const request = {
+    model,
+    ...fields,
+    ...(from === undefined ? {} : { from }),
+    ...(await uploaded(uploader, "files", files.files)),
+    ...(await uploaded(uploader, "adapters", files.adapters)),
+    ...(await uploaded(uploader, "draft_files", files.draftFiles)),
+    ...(flags.quantize === undefined ? {} : { quantize: flags.quantize }),
+    ...(flags.draftQuantize === undefined ? {} : { draft_quantize: flags.draftQuantize }),
+    ...(flags.imatrix === undefined
+      ? {}
+      : { imatrix: await uploader.put("imatrix", resolve(flags.imatrix)) }),
+  }
+  for await (const step of client.create(request)) show(step)
+}
+
+/** A field of digests; none when there are no files. */
+async function uploaded(uploader: Uploader, field: string, files: FileMap): Promise<RequestFields> {
+  const digests: Record<string, string> = {}
+  for (const [name, path] of files) digests[name] = await uploader.put(name, path)
+  return files.size === 0 ? {} : { [field]: digests }
+}
+
+/** Everything of a Modelfile that is no file. */
+function fieldsOf(
+  commands: readonly ModelfileCommand[],
+  warn: (message: string) => void,
+): RequestFields {
+  const valuesOf = (name: PlainCommandName) =>
+    commands.filter(({ command }) => command === name).map(({ value }) => value)
+  const last = (name: PlainCommandName) => {
+    const value = valuesOf(name).at(-1)
+    return value === undefined ? {} : { [name]: value }
+  }
+  const license = valuesOf("license")
+  const requires = valuesOf("requires").at(-1)
+  const messages = commands.flatMap((command) =>
+    command.command === "message" ? [{ role: command.role, content: command.value }] : [],
+  )
+  const parameters = commands.flatMap((command) =>
+    command.command === "parameter" ? [command] : [],
+  )
+  return {
+    ...last("template"),
+    ...last("system"),
+    ...last("renderer"),
+    ...last("parser"),
+    ...(requires === undefined ? {} : { requires: semverOf(requires) }),
+    ...(license.length === 0 ? {} : { license }),
+    ...(messages.length === 0 ? {} : { messages }),
+    ...(parameters.length === 0 ? {} : { parameters: parseParameters(parameters, warn) }),
+  }
+}
+
+/** The Modelfile and what its paths begin at. Without one the folder itself is the model. */
+async function readModelfile(path: string | undefined): Promise<{ text: string; folder: string }> {
+  const file = path ?? join(process.cwd(), "Modelfile")
+  try {
+    const stats = await stat(file)
+    if (stats.isDirectory()) {
+      throw new CriaError("invalid-input", `Cannot read "${file}": it is a folder`, {
+        hint: `-f ${join(file, "Modelfile")}`,
+      })
+    }
+    return { text: decodeModelfile(await readBounded(file)), folder: dirname(resolve(file)) }
+  } catch (error) {
+    if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error
+    if (path === undefined) return { text: NO_MODELFILE, folder: process.cwd() }
+    throw new CriaError("not-found", "specified Modelfile wasn't found", {
+      hint: `There is no "${path}"`,
+    })
+  }
+}
+
+/** A file, or a pipe as the shell's `<(…)`; one byte more than allowed is enough to know. */
+async function readBounded(path: string): Promise<Uint8Array> {
+  await using file = await open(path)
+  const bytes = new Uint8Array(MODELFILE_BYTES_MAX + 1)
+  let length = 0
+  for (;;) {
+    const { bytesRead } = await file.read(bytes, length, bytes.length - length)
+    length += bytesRead
+    if (bytesRead === 0 || length === bytes.length) return bytes.subarray(0, length)
+  }
+}

@@ -1,0 +1,33 @@
+/**
+ * `cria cp` and `cria rm`.
+ *
+ * @module
+ */
+
+import type { Client } from "../../client/client.ts"
+import { CriaError } from "../../util/errors.ts"
+
+/** Gives a model another name. */
+export async function copy(client: Client, source: string, destination: string): Promise<void> {
+  await client.copy(source, destination)
+  console.log(`copied '${source}' to '${destination}'`)
+}
+
+/** Unloads and removes models, up to the first that cannot be. */
+export async function remove(client: Client, models: readonly string[]): Promise<void> {
+  for (const model of models) {
+    // One after the other, so that it is clear which ones are gone.
+    await unload(client, model)
+    await client.delete(model)
+    console.log(`deleted '${model}'`)
+  }
+}
+
+async function unload(client: Client, model: string): Promise<void> {
+  try {
+    await client.generateOnce({ model, keep_alive: 0 })
+  } catch (error) {
+    if (error instanceof CriaError && error.code === "not-found") return
+    console.error(`Warning: unable to stop model '${model}'`)
+  }
+}

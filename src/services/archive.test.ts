@@ -1,0 +1,182 @@
+import { describe, expect, test } from "bun:test"
+import { rejects } from "node:assert/strict"
+import { readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+
+import { blobFilePath } from "../store/digest.ts"
+import { openStore } from "../store/folder-store.ts"
+import { MEDIA_TYPES } from "../store/manifest.ts"
+import { manifestPath, parseName } from "../store/name.ts"
+import { TestStore } from "../store/test-store.ts"
+import { StoreWriter } from "../store/writer.ts"
+import { writeTar } from "../util/tar.ts"
+import { exportModels, importModels } from "./archive.ts"
+import { removeDamaged, verifyModels } from "./verify.ts"
+
+function exported(store: TestStore, ...names: string[]): AsyncGenerator<Uint8Array, void> {
+  const folder = openStore(store.root, { readOnly: true })
+  return exportModels(folder, [folder], names)
+}
+
+/** Imports to the end; the names. */
+async function imported(
+  store: TestStore,
+  archive: AsyncIterable<Uint8Array>,
+  name?: string,
+): Promise<readonly string[]> {
+  const writer = new StoreWriter(openStore(store.root, { readOnly: false }))
+  const steps = importModels(writer, archive, name)
+  for (;;) {
+    const { done, value } = await steps.next()
+    if (done === true) return value
+  }
+}
+
+/** Every file below a store with its content. */
+function content(store: TestStore): Record<string, string> {
+  return Object.fromEntries(
+    ["manifests", "blobs"].flatMap((top) =>
+      readdirSync(join(store.root, top), { recursive: true, withFileTypes: true })
+        .filter((entry) => entry.isFile())
+        .map((entry) => {
+          const path = join(entry.parentPath, entry.name)
+          return [path.slice(store.root.length), readFileSync(path, "latin1")] as const
+        }),
+    ),
+  )
+}
+
+/** What a verification finds, in words. */
+async function findings(store: TestStore, ...names: string[]): Promise<string[]> {
+  const found = await Array.fromAsync(
+    verifyModels(openStore(store.root, { readOnly: true }), names),
+  )
+  return found.map((item) => {
+    if (item.kind === "blob") return `${item.state}: ${item.models.join(" ")}`
+    return item.kind === "done" ? `${item.problems} of ${item.blobs}` : `unreadable`
+  })
+}
+
+/** Two models that share a blob. */
+function twoModels(): TestStore {
+  const store = new TestStore()
+  const shared = store.blob(MEDIA_TYPES.model, "shared weights")
+  store.model("one", [shared, store.blob(MEDIA_TYPES.system, "Be brief.")])
+  store.model("host:5000/you/two:q4", [shared], { model_family: "x" })
+  return store
+}
+
+describe("exportModels() and importModels()", () => {
+  test("a store becomes an archive and the same store again", async () => {
+    using source = twoModels()
+    using target = new TestStore()
+    const archive = exported(source, "one", "host:5000/you/two:q4")
+    expect(await imported(target, archive)).toEqual(["one:latest", "host:5000/you/two:q4"])
+    expect(content(target)).toEqual(content(source))
+  })
+
+  test("a single model can get another name", async () => {
+    using source = twoModels()
+    using target = new TestStore()
+    expect(await imported(target, exported(source, "one"), "new:1")).toEqual(["new:1"])
+    await rejects(imported(target, exported(source, "one", "host:5000/you/two:q4"), "new"), {
+      message: 'Cannot import 2 models as "new:latest"',
+    })
+  })
+
+  test("an unknown model, or one that is not whole, is no archive", async () => {
+    using source = twoModels()
+    await rejects(async () => Array.fromAsync(exported(source, "nope")), { code: "not-found" })
+    const { digest } = source.blob(MEDIA_TYPES.model, "shared weights")
+    await Bun.file(blobFilePath(source.root, digest)).delete()
+    await rejects(async () => Array.fromAsync(exported(source, "one")), {
+      message: /^Cannot export: blob "sha256:/,
+    })
+  })
+
+  test("a damaged archive leaves the store as it was", async () => {
+    using source = twoModels()
+    using target = twoModels()
+    target.model("three", [target.blob(MEDIA_TYPES.model, "other")])
+    const before = content(target)
+    const bytes = Buffer.concat(await Array.fromAsync(exported(source, "one")))
+    const at = bytes.indexOf("Be brief.")
+    bytes.write("Be wordy!", at)
+    using empty = new TestStore()
+    for (const store of [target, empty]) {
+      await rejects(imported(store, chunks(bytes)), { message: /^digest mismatch/ })
+    }
+    await rejects(imported(target, chunks(bytes.subarray(0, at))), { message: /it ends early/ })
+    expect(content(target)).toEqual(before)
+    expect(readdirSync(join(empty.root, "blobs"))).toEqual([])
+  })
+
+  test.each([
+    ["no index", []],
+    ["no models", [json("index.json", { schemaVersion: 2, manifests: [] })]],
+    [
+      "a manifest that is not in it",
+      [json("index.json", { manifests: [{ digest: "sha256:" + "ab".repeat(32) }] })],
+    ],
+    ["a digest with a path", [json("index.json", { manifests: [{ digest: "sha256:../../x" }] })]],
+    ["an index that is a list", [json("index.json", [])]],
+  ])("refuses an archive with %s", async (_, sources) => {
+    using target = new TestStore()
+    await rejects(imported(target, writeTar(sources)), { code: "invalid-input" })
+  })
+
+  test("names in an archive never become paths", async () => {
+    using target = new TestStore()
+    const evil = ["../escape", "/etc/escape", "blobs/sha256/../../x", "manifests/a/b/c/d"]
+    const sources = evil.map((name) => json(name, { evil: true }))
+    await rejects(imported(target, writeTar(sources)), { message: /has no models/ })
+    expect(readdirSync(target.root)).toEqual([".cria.lock"])
+  })
+})
+
+describe("verifyModels()", () => {
+  test("finds nothing wrong with a sound store", async () => {
+    using store = twoModels()
+    expect((await findings(store)).at(-1)).toBe("0 of 4")
+    expect((await findings(store, "one")).at(-1)).toBe("0 of 3")
+  })
+
+  test("tells missing, cut off and damaged files, and whose they are", async () => {
+    using store = twoModels()
+    const { digest } = store.blob(MEDIA_TYPES.model, "shared weights")
+    const path = blobFilePath(store.root, digest)
+    writeFileSync(path, "Shared weights")
+    expect(await findings(store)).toContain("damaged: host:5000/you/two:q4 one:latest")
+    writeFileSync(path, "shared")
+    expect(await findings(store, "one")).toContain("cut off: one:latest")
+    removeDamaged(path)
+    const missing = await findings(store, "one:latest")
+    expect(missing).toContain("missing: one:latest")
+    expect(missing.at(-1)).toBe("1 of 3")
+  })
+
+  test("counts manifests that cannot be read", async () => {
+    using store = twoModels()
+    writeFileSync(manifestPath(store.root, parseName("one")), "{")
+    expect(await findings(store)).toEqual([
+      "unreadable",
+      expect.any(String),
+      expect.any(String),
+      "1 of 2",
+    ])
+  })
+
+  test("a model that is not there is an error", async () => {
+    using store = twoModels()
+    await rejects(findings(store, "nope"), { code: "not-found" })
+  })
+})
+
+function json(name: string, value: unknown) {
+  const bytes = Buffer.from(JSON.stringify(value))
+  return { name, size: bytes.length, content: [bytes] }
+}
+
+async function* chunks(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < bytes.length; at += 1000) yield bytes.subarray(at, at + 1000)
+}

@@ -1,0 +1,349 @@
+/**
+ * Creates a model from another one or from files: the use case behind `cria create` and `/api/create`.
+ *
+ * Everything is written to the store as blobs first; the model appears when its manifest does. Whatever goes wrong
+ * before leaves at most blobs that no model has, which a prune removes.
+ *
+ * @module
+ */
+
+import type { Digest } from "../store/digest.ts"
+import { type Layer, type Manifest, MEDIA_TYPES, type ModelConfig } from "../store/manifest.ts"
+import { type ModelName, parseName, shortName, splitSource } from "../store/name.ts"
+import { readTexts, type ResolvedTexts } from "../store/resolve.ts"
+import { readConfig, type StoredModel } from "../store/store.ts"
+import { blobsOf } from "../store/writer.ts"
+import { CriaError } from "../util/errors.ts"
+import { checkTexts, configOf, type CreateTexts, textLayers } from "./create-texts.ts"
+import type { Progress } from "./progress.ts"
+import { parseQuantization } from "./quantization.ts"
+import {
+  type CreateParts,
+  describeLayer,
+  ensureOwn,
+  ggufLayers,
+  isGguf,
+  quantizeLayer,
+  type WeightsLayer,
+} from "./weights.ts"
+import { checkFileName } from "./workspace.ts"
+
+/** What to create. */
+export interface CreateRequest {
+  readonly model: string
+  /** Name of a model; wins over files. */
+  readonly from?: string | undefined
+  readonly files: ReadonlyMap<string, Digest>
+  readonly adapters: ReadonlyMap<string, Digest>
+  readonly draftFiles: ReadonlyMap<string, Digest>
+  readonly texts: CreateTexts
+  readonly quantize?: string | undefined
+  readonly draftQuantize?: string | undefined
+  /** Blob with an importance matrix for the quantiser. */
+  readonly imatrix?: Digest | undefined
+}
+
+/** What creating works with, and what it does with a base that is not installed. */
+export interface CreateContext extends CreateParts {
+  /** Installs a model that is not here. */
+  readonly pull?: (name: ModelName, signal: AbortSignal) => AsyncIterable<Progress>
+  /** Keep blobs that the replaced model had. */
+  readonly keepsUnused: boolean
+}
+
+/** How often a blob may be taken away by another process before we give up. */
+const ATTEMPTS_MAX = 3
+
+const NO_TEXTS: ResolvedTexts = {
+  template: undefined,
+  system: undefined,
+  params: undefined,
+  messages: undefined,
+  licenses: [],
+}
+
+/** What the new model begins with. */
+interface Base {
+  readonly weights: readonly WeightsLayer[]
+  /** Layers of types that are carried along unread. */
+  readonly others: readonly Layer[]
+  readonly texts: ResolvedTexts
+  readonly config: ModelConfig
+}
+
+/**
+ * Creates a model. The last step is `success`.
+ *
+ * @throws {CriaError} `invalid-input` before the first step for whatever is wrong with the request itself.
+ */
+export async function* createModel(
+  context: CreateContext,
+  request: CreateRequest,
+  signal: AbortSignal,
+): AsyncGenerator<Progress, void> {
+  const name = checkRequest(request)
+  const base =
+    request.from === undefined
+      ? yield* baseOfFiles(context, request.files, signal)
+      : yield* baseOfModel(context, request.from, signal)
+  const adapters = yield* adapterLayers(context, request.adapters, signal)
+  const draft = yield* draftLayers(context, request, signal)
+  const kept = base.weights.filter((layer) => !isReplaced(layer, adapters, draft))
+  const weights: WeightsLayer[] = [...draft]
+  for (const layer of [...kept, ...adapters]) {
+    const isModel = layer.mediaType === MEDIA_TYPES.model
+    weights.push(
+      isModel && request.quantize !== undefined
+        ? yield* quantizeLayer(context, layer, quantization(request, request.quantize), signal)
+        : layer,
+    )
+  }
+  yield* install({ context, name, request, base, weights }, signal)
+  yield { status: "success" }
+}
+
+/** Everything that can be said without reading a file. */
+function checkRequest(request: CreateRequest): ModelName {
+  const name = parseName(request.model)
+  if (request.from === undefined && request.files.size === 0) {
+    const hint = "Name a model as `from`, or upload files and name them as `files`"
+    throw new CriaError("invalid-input", "neither 'from' or 'files' was specified", { hint })
+  }
+  for (const files of [request.files, request.adapters, request.draftFiles]) {
+    for (const file of files.keys()) checkFileName(file)
+  }
+  if (request.draftQuantize !== undefined && request.draftFiles.size === 0) {
+    throw new CriaError("invalid-input", "--draft-quantize requires a DRAFT model")
+  }
+  for (const type of [request.quantize, request.draftQuantize]) {
+    if (type !== undefined) parseQuantization(type)
+  }
+  if (request.from !== undefined) sourceName(request.from)
+  checkTexts(request.texts)
+  return name
+}
+
+function sourceName(from: string): ModelName {
+  const { base, source } = splitSource(from)
+  if (source !== "cloud") return parseName(base)
+  const text = "ollama cloud is disabled: remote model is unavailable"
+  throw new CriaError("invalid-input", text)
+}
+
+function quantization({ imatrix }: CreateRequest, type: string) {
+  return { type: parseQuantization(type), imatrix }
+}
+
+async function* baseOfModel(
+  context: CreateContext,
+  from: string,
+  signal: AbortSignal,
+): AsyncGenerator<Progress, Base> {
+  const name = sourceName(from)
+  const { store, pull } = context
+  let stored = store.find(name)
+  if (stored === undefined && pull !== undefined) {
+    yield* pull(name, signal)
+    stored = store.find(name)
+  }
+  if (stored === undefined) {
+    const hint = `cria pull ${shortName(name)}, or is it a file? Write FROM ./${from.slice(0, 100)}`
+    throw new CriaError("not-found", `model '${from}' not found`, { hint })
+  }
+  return readBase(context, stored)
+}
+
+const TEXT_TYPES: readonly string[] = [
+  MEDIA_TYPES.template,
+  MEDIA_TYPES.prompt,
+  MEDIA_TYPES.system,
+  MEDIA_TYPES.params,
+  MEDIA_TYPES.messages,
+  MEDIA_TYPES.license,
+]
+
+const WEIGHTS_TYPES: readonly string[] = [
+  MEDIA_TYPES.model,
+  MEDIA_TYPES.projector,
+  MEDIA_TYPES.adapter,
+  MEDIA_TYPES.draft,
+]
+
+function readBase(context: CreateContext, { manifest, name }: StoredModel): Base {
+  const { store } = context
+  const derived = manifest.layers.map((layer) => ({ ...layer, from: shortName(name) }))
+  const weights = derived
+    .filter(({ mediaType }) => WEIGHTS_TYPES.includes(mediaType))
+    .map((layer) => ({ ...layer, facts: describeLayer(context, layer), isNew: false }))
+  return {
+    weights,
+    others: derived.filter(
+      ({ mediaType }) => !TEXT_TYPES.includes(mediaType) && !WEIGHTS_TYPES.includes(mediaType),
+    ),
+    texts: readTexts(store, manifest),
+    config: readConfig(store, manifest),
+  }
+}
+
+async function* baseOfFiles(
+  context: CreateContext,
+  files: ReadonlyMap<string, Digest>,
+  signal: AbortSignal,
+): AsyncGenerator<Progress, Base> {
+  await requireGguf(context, files, signal)
+  const weights = yield* ggufLayers(context, files, signal)
+  return { weights, others: [], texts: NO_TEXTS, config: {} }
+}
+
+async function requireGguf(
+  context: CreateContext,
+  files: ReadonlyMap<string, Digest>,
+  signal: AbortSignal,
+): Promise<void> {
+  for (const [name, digest] of files) {
+    if (await isGguf(await ensureOwn(context, digest, signal))) continue
+    const hint = `"${name}" does not begin with "GGUF"`
+    throw new CriaError("invalid-input", "supplied file was not in GGUF format", { hint })
+  }
+}
+
+async function* adapterLayers(
+  context: CreateContext,
+  files: ReadonlyMap<string, Digest>,
+  signal: AbortSignal,
+): AsyncGenerator<Progress, WeightsLayer[]> {
+  if (files.size === 0) return []
+  await requireGguf(context, files, signal)
+  const layers = yield* ggufLayers(context, files, signal)
+  if (layers.length > 1) {
+    throw new CriaError("invalid-input", "only one adapter is currently supported")
+  }
+  if (layers.some(({ mediaType }) => mediaType !== MEDIA_TYPES.adapter)) {
+    const text = "Cannot use the file of ADAPTER: it is a model, expected a LoRA adapter"
+    throw new CriaError("invalid-input", text)
+  }
+  return layers
+}
+
+async function* draftLayers(
+  context: CreateContext,
+  request: CreateRequest,
+  signal: AbortSignal,
+): AsyncGenerator<Progress, WeightsLayer[]> {
+  if (request.draftFiles.size === 0) return []
+  await requireGguf(context, request.draftFiles, signal)
+  const layers: WeightsLayer[] = []
+  for (const layer of yield* ggufLayers(context, request.draftFiles, signal)) {
+    const type = request.draftQuantize
+    const quantized =
+      type === undefined
+        ? layer
+        : yield* quantizeLayer(context, layer, quantization(request, type), signal)
+    layers.push({ ...quantized, mediaType: MEDIA_TYPES.draft })
+  }
+  return layers
+}
+
+/** A new adapter or draft takes the place of the base's. */
+function isReplaced(
+  { mediaType }: Layer,
+  adapters: readonly Layer[],
+  draft: readonly Layer[],
+): boolean {
+  if (mediaType === MEDIA_TYPES.adapter) return adapters.length > 0
+  return mediaType === MEDIA_TYPES.draft && draft.length > 0
+}
+
+/** A model that only has to be written down. */
+interface Prepared {
+  readonly context: CreateContext
+  readonly name: ModelName
+  readonly request: CreateRequest
+  readonly base: Base
+  readonly weights: readonly WeightsLayer[]
+}
+
+/** Writes texts, config and manifest. Another process may remove blobs at any time until the manifest is there. */
+async function* install(prepared: Prepared, signal: AbortSignal): AsyncGenerator<Progress, void> {
+  const { context, weights, base } = prepared
+  const models = weights.filter(({ mediaType }) => mediaType === MEDIA_TYPES.model)
+  if (models.length === 0 && base.others.length === 0) {
+    throw new CriaError("invalid-input", "no files provided to convert", {
+      hint: "None of the files is a model: FROM needs one beside projectors and adapters",
+    })
+  }
+  for (const layer of weights) {
+    yield { status: `${layer.isNew ? "creating new" : "using existing"} layer ${layer.digest}` }
+  }
+  for (let attempt = 1; ; attempt++) {
+    // Each attempt begins where the one before has ended.
+    for (const { digest } of [...weights, ...base.others]) {
+      await ensureOwn(context, digest, signal)
+    }
+    const { manifest, statuses } = await writeTexts(prepared, models)
+    if (attempt === 1) {
+      yield* statuses
+      yield { status: "writing manifest" }
+    }
+    if (await writeManifest(prepared, manifest, attempt, signal)) return
+  }
+}
+
+async function writeTexts(
+  { context, request, base, weights }: Prepared,
+  models: readonly WeightsLayer[],
+): Promise<{ manifest: Manifest; statuses: Progress[] }> {
+  const statuses: Progress[] = []
+  const put = async (mediaType: string, content: string): Promise<Layer> => {
+    const { digest, size, isNew } = await context.writer.putBytes(content)
+    statuses.push({ status: `${isNew ? "creating new" : "using existing"} layer ${digest}` })
+    return { mediaType, digest, size }
+  }
+  const layers: Layer[] = weights.map(({ mediaType, digest, size, from }) => ({
+    mediaType,
+    digest,
+    size,
+    ...(from === undefined ? {} : { from }),
+  }))
+  for (const { mediaType, content } of textLayers(base.texts, request.texts)) {
+    layers.push(await put(mediaType, content))
+  }
+  const draft = weights.find(({ mediaType }) => mediaType === MEDIA_TYPES.draft)
+  const config = configOf(
+    base.config,
+    models.map(({ facts }) => facts),
+    draft?.facts,
+    request.texts,
+  )
+  return {
+    manifest: {
+      schemaVersion: 2,
+      mediaType: MEDIA_TYPES.manifest,
+      config: await put(MEDIA_TYPES.config, JSON.stringify(config)),
+      layers: [...layers, ...base.others],
+    },
+    statuses,
+  }
+}
+
+/** False when a blob is gone and it is worth another attempt. */
+async function writeManifest(
+  { context, name }: Prepared,
+  manifest: Manifest,
+  attempt: number,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const { writer } = context
+  try {
+    const bytes = Buffer.from(`${JSON.stringify(manifest)}\n`)
+    const replaced = await writer.writeManifest(name, bytes, { signal })
+    if (replaced !== undefined && !context.keepsUnused) {
+      await writer.removeUnreferenced(blobsOf(replaced))
+    }
+    return true
+  } catch (error) {
+    const isGone = error instanceof CriaError && error.code === "conflict"
+    if (isGone && attempt < ATTEMPTS_MAX) return false
+    throw error
+  }
+}
