@@ -28,6 +28,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "src/modelfile": [],
   "src/chat": [],
   "src/engine": [],
+  "src/convert": ["src/gguf"],
   "src/store": [],
   ffi: ["src/engine"],
   "src/model": ["src/chat", "src/engine", "src/gguf", "ffi"],
