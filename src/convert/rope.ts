@@ -115,7 +115,7 @@ function addYarn(
 
 /**
  * The divisors of the frequencies of Llama 3.1, one per pair of a head's elements; undefined for other models. All
- * arithmetic is in 32 bits, as in PyTorch.
+ * arithmetic is in 32 bits, and a number is divided as PyTorch does it, by its reciprocal.
  */
 export function llama3Factors(config: Hyperparameters, headElements: number): number[] | undefined {
   const { full } = ropeOf(config)
@@ -126,13 +126,14 @@ export function llama3Factors(config: Hyperparameters, headElements: number): nu
   const high = numberIn(full.values, "high_freq_factor") ?? 4
   const context = numberIn(full.values, "original_max_position_embeddings") ?? 8192
   const { fround } = Math
+  const divide = (number: number, by: number): number => fround(fround(1 / by) * fround(number))
   return Array.from({ length: Math.ceil(headElements / 2) }, (_, index) => {
     const exponent = fround((2 * index) / headElements)
-    const frequency = fround(1 / fround(base ** exponent))
-    const wavelength = fround((2 * Math.PI) / frequency)
+    const frequency = divide(1, fround(base ** exponent))
+    const wavelength = divide(2 * Math.PI, frequency)
     if (wavelength < context / high) return 1
     if (wavelength > context / low) return factor
-    const smooth = fround(fround(fround(context / wavelength) - low) / (high - low))
-    return fround(1 / fround(fround(fround(1 - smooth) / factor) + smooth))
+    const smooth = fround(fround(divide(context, wavelength) - low) / (high - low))
+    return divide(1, fround(fround(fround(1 - smooth) / factor) + smooth))
   })
 }

@@ -16,7 +16,7 @@ const KEYS = {
   unk: "unknown",
   sep: "seperator", // The spelling of the GGUF specification.
   pad: "padding",
-  cls: "cls",
+  cls: undefined, // llama.cpp takes the token that begins a text.
   mask: "mask",
   eot: "eot",
   eom: "eom",
@@ -63,7 +63,8 @@ export function specialTokens(
     metadata.set(`tokenizer.ggml.${key}`, value)
   }
   for (const [role, id] of ids) {
-    if (tokens === undefined || id < tokens) put(`${KEYS[role]}_token_id`, u32(id))
+    const key = KEYS[role]
+    if (key !== undefined && (tokens === undefined || id < tokens)) put(`${key}_token_id`, u32(id))
   }
   for (const role of ADDED) {
     const said = settings?.[`add_${role}_token`]

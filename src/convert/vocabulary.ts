@@ -30,12 +30,10 @@ const UNUSED_SCORE = -10_000
 
 const SENTENCE_PIECES = "tokenizer.model"
 
-/** Of CodeGemma; in all first models of the family the converter of llama.cpp names them. */
-const GEMMA_ROLES = { prefix: 67, suffix: 69, middle: 68, fsep: 70, eot: 107 }
-
-/** Of CodeLlama, which is known by the size of its vocabulary. */
+/** The end of a turn, by llama.cpp's converter: in the first Gemma, and in CodeLlama, known by its vocabulary. */
+const GEMMA_TURN_END = 107
 const CODE_LLAMA_TOKENS = 32_016
-const CODE_LLAMA_ROLES = { prefix: 32_007, suffix: 32_008, middle: 32_009, eot: 32_010 }
+const CODE_LLAMA_TURN_END = 32_010
 
 /** Models of code that do without a token at the beginning; by the size of their vocabulary. */
 const GRANITE_CODE_TOKENS = 49_152
@@ -67,15 +65,18 @@ export function readVocabulary(context: Context): Vocabulary {
   const put = (key: string, value: GgufInput): void => {
     metadata.map.set(`tokenizer.ggml.${key}`, value)
   }
+  const addTurnEnd = (id: number): void => {
+    if (!metadata.map.has("tokenizer.ggml.eot_token_id")) put("eot_token_id", u32(id))
+  }
   if (isLlama(architecture)) {
     const prefix = settings["add_prefix_space"]
     if (typeof prefix === "boolean") put("add_space_prefix", flag(prefix))
-    if (config.count("vocab_size") === CODE_LLAMA_TOKENS) addRoles(metadata.map, CODE_LLAMA_ROLES)
+    if (config.count("vocab_size") === CODE_LLAMA_TOKENS) addTurnEnd(CODE_LLAMA_TURN_END)
     if (config.count("vocab_size") === GRANITE_CODE_TOKENS) put("add_bos_token", flag(false))
   }
   if (architecture.startsWith("gemma") && metadata.isSentencePiece) {
     put("add_space_prefix", flag(false))
-    if (architecture === "gemma") addRoles(metadata.map, GEMMA_ROLES)
+    if (architecture === "gemma") addTurnEnd(GEMMA_TURN_END)
   }
   return { metadata: metadata.map, tokens: metadata.tokens }
 }
@@ -103,13 +104,6 @@ interface Written {
 
 function isLlama(architecture: Architecture): boolean {
   return architecture === "llama" || architecture === "granite" || architecture === "smollm3"
-}
-
-function addRoles(map: Map<string, GgufInput>, roles: Readonly<Record<string, number>>): void {
-  for (const [role, id] of Object.entries(roles)) {
-    const key = `tokenizer.ggml.${role}_token_id`
-    if (!map.has(key)) map.set(key, u32(id))
-  }
 }
 
 function write(
