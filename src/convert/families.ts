@@ -250,3 +250,8 @@ export function familyOf(name: string | undefined, label: string): Family {
     hint: `known are ${KNOWN_ARCHITECTURES.join(", ")}; for others use a GGUF file`,
   })
 }
+
+/** A family by llama.cpp's name of it; undefined for one that cannot be converted. */
+export function familyOfArchitecture(architecture: string): Family | undefined {
+  return Object.values(FAMILIES).find((family) => family.architecture === architecture)
+}

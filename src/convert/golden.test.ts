@@ -6,6 +6,7 @@ import { join } from "node:path"
 import type { GgufTensor } from "../gguf/format.ts"
 import { TemporaryFolder } from "../gguf/raw-file.ts"
 import { readArray, readGguf } from "../gguf/read.ts"
+import { convertAdapter, readAdapterBase } from "./adapter.ts"
 import { type ConvertType, convertFolder } from "./convert.ts"
 
 const FIXTURES = join(import.meta.dirname, "../../tests/fixtures/convert")
@@ -27,11 +28,17 @@ const DIFFERENT: Readonly<Record<string, readonly string[]>> = {
   "llama-json": ["tokenizer.ggml.scores", "tokenizer.ggml.token_type"],
 }
 
+/** Adapters, with the models they are for. */
+const BASES: Readonly<Record<string, string>> = {
+  "lora-llama": "llama-spm",
+  "lora-embeddings": "qwen2",
+}
+
 const names = readdirSync(FIXTURES, { withFileTypes: true })
-  .filter((entry) => entry.isDirectory() && !entry.name.startsWith("lora-"))
+  .filter((entry) => entry.isDirectory())
   .map((entry) => entry.name)
 
-describe("convertFolder() gives what llama.cpp's converter gives", () => {
+describe("conversion gives what llama.cpp's converter gives", () => {
   for (const name of names) {
     const text = readFileSync(join(FIXTURES, name, "golden.json"), "utf8")
     const goldens = Object.entries(JSON.parse(text) as Record<string, Golden>)
@@ -40,7 +47,16 @@ describe("convertFolder() gives what llama.cpp's converter gives", () => {
         using folder = new TemporaryFolder()
         const target = join(folder.path, "out.gguf")
         const options = { type: type as ConvertType }
-        for await (const _ of convertFolder(join(FIXTURES, name), target, options));
+        const path = join(FIXTURES, name)
+        const base = BASES[name]
+        const events =
+          base === undefined
+            ? convertFolder(path, target, options)
+            : convertAdapter(path, target, {
+                ...options,
+                base: readAdapterBase(join(FIXTURES, base)),
+              })
+        for await (const _ of events);
         const written = describeFile(target)
         expect(written.tensors).toEqual({ ...golden.tensors })
         expect(Object.keys(written.tensors)).toEqual(Object.keys(golden.tensors))

@@ -57,12 +57,12 @@ export interface StoredTensor {
   readonly bytes: number
 }
 
-const size = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER)
+const count = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER)
 
 const TENSOR = z.strictObject({
   dtype: z.string().max(16),
-  shape: z.array(size).max(8),
-  data_offsets: z.tuple([size, size]),
+  shape: z.array(count).max(8),
+  data_offsets: z.tuple([count, count]),
 })
 
 const HEADER = z.record(z.string().max(1024), z.record(z.string(), z.unknown()))
@@ -74,7 +74,13 @@ export function elementBytes(type: SafetensorsType): number {
 
 /** The product of the sizes. */
 export function elementsOf(shape: readonly number[]): number {
-  return shape.reduce((product, count) => product * count, 1)
+  return shape.reduce((product, size) => product * size, 1)
+}
+
+/** The product of all dimensions but the last; a vector has rows of one element. */
+export function rowsOf(shape: readonly number[]): number {
+  const rows = shape.length === 1 ? shape : shape.slice(0, -1)
+  return rows.reduce((product, size) => product * size, 1)
 }
 
 /**

@@ -10,7 +10,7 @@
 import type { CriaError } from "../util/errors.ts"
 import type { OutputType } from "./elements.ts"
 import type { Family } from "./families.ts"
-import type { StoredTensor } from "./safetensors.ts"
+import { rowsOf, type StoredTensor } from "./safetensors.ts"
 
 /** Factors for the elements of a quantised tensor. */
 export interface Scale {
@@ -92,7 +92,7 @@ export function planTensors(
     if (name === undefined) continue
     const part = wholePart(tensor, scales.get(tensor.name))
     const fused = FUSED_EXPERTS.exec(name)
-    if (EXPERT.test(name)) {
+    if (ExpertCollector.owns(name)) {
       planned.push(...experts.add(name, part))
     } else if (fused !== null && options.family.experts !== undefined) {
       planned.push(...splitExperts(fused, part, options))
@@ -107,12 +107,6 @@ export function planTensors(
 /** All rows of a tensor. */
 export function wholePart(stored: StoredTensor, scale?: Scale): Part {
   return { stored, firstRow: 0, rows: rowsOf(stored.shape), scale }
-}
-
-/** The product of all dimensions but the last; a vector has rows of one element. */
-export function rowsOf(shape: readonly number[]): number {
-  const rows = shape.length === 1 ? shape : shape.slice(0, -1)
-  return rows.reduce((product, size) => product * size, 1)
 }
 
 /** The name of a tensor as its family knows it; undefined when it is left out. */
@@ -172,7 +166,8 @@ export function storedType(planned: PlannedTensor, type: OutputType): OutputType
   return type
 }
 
-function planOne(name: string, part: Part, options: PlanOptions): PlannedTensor {
+/** A tensor that is one in both models. */
+export function planOne(name: string, part: Part, options: PlanOptions): PlannedTensor {
   const { stored } = part
   const isEmbedding = name.endsWith("embed_tokens.weight")
   const rows = isEmbedding ? Math.min(part.rows, options.vocabularyRows ?? part.rows) : part.rows
@@ -187,7 +182,12 @@ function planOne(name: string, part: Part, options: PlanOptions): PlannedTensor 
 }
 
 /** Experts in one tensor each are written as three-dimensional ones when the last of a layer has come. */
-class ExpertCollector {
+export class ExpertCollector {
+  /** Whether a name is that of a matrix of one expert. */
+  static owns(name: string): boolean {
+    return EXPERT.test(name)
+  }
+
   readonly #options: PlanOptions
   /** By layer, then by name. */
   readonly #layers = new Map<string, Map<string, Part>>()
