@@ -57,12 +57,12 @@ export interface StoredTensor {
   readonly bytes: number
 }
 
-const count = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER)
+const SIZE = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER)
 
 const TENSOR = z.strictObject({
   dtype: z.string().max(16),
-  shape: z.array(count).max(8),
-  data_offsets: z.tuple([count, count]),
+  shape: z.array(SIZE).max(8),
+  data_offsets: z.tuple([SIZE, SIZE]),
 })
 
 const HEADER = z.record(z.string().max(1024), z.record(z.string(), z.unknown()))
