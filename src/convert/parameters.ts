@@ -109,7 +109,7 @@ function addCommon(put: Put, config: Hyperparameters): void {
   put("expert_used_count", optional(config.count("num_experts_per_tok")))
   const gating = config.text("scoring_func")
   if (gating !== undefined) {
-    const number = GATING[gating]
+    const number = Object.hasOwn(GATING, gating) ? GATING[gating] : undefined
     if (number === undefined) throw config.problem(`"scoring_func" is "${gating}"`)
     put("expert_gating_func", u32(number))
   }

@@ -101,7 +101,7 @@ export function readSafetensors(path: string, label: string = path): StoredTenso
     const entry = TENSOR.safeParse(value)
     if (!entry.success) throw wrong(label, `tensor "${name}" has a wrong entry`, entry.error)
     const { dtype, shape, data_offsets: offsets } = entry.data
-    if (!(dtype in ELEMENT_BYTES)) {
+    if (!Object.hasOwn(ELEMENT_BYTES, dtype)) {
       const known = Object.keys(ELEMENT_BYTES).join(", ")
       throw wrong(label, `tensor "${name}" has type "${dtype}", expected one of ${known}`)
     }
@@ -206,7 +206,7 @@ function parseHeader(text: string, label: string): Record<string, Record<string,
     names,
   )
   const written = writtenNames(text)
-  if (written !== kept) throw wrong(label, `${written - kept} names are there twice`)
+  if (written !== kept) throw wrong(label, "a name is there twice")
   return header.data
 }
 

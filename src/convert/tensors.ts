@@ -132,7 +132,8 @@ export function mappedName(name: string, options: Pick<PlanOptions, "family" | "
   const [, bare = name, suffix = ""] = /^(.*?)(\.weight|\.bias)?$/.exec(name) ?? []
   const layer = /\.(\d+)\./.exec(bare)?.[1]
   const pattern = layer === undefined ? bare : bare.replace(`.${layer}.`, ".{n}.")
-  const mapped = options.family.names[pattern]
+  const { names } = options.family
+  const mapped = Object.hasOwn(names, pattern) ? names[pattern] : undefined
   if (mapped === undefined) {
     throw options.problem(
       `it has a tensor "${name}", which models of the architecture ${options.family.architecture} do not have`,
