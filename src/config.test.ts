@@ -34,6 +34,8 @@ const CASES: Readonly<Record<string, readonly [keyof Config, string, unknown, un
   OLLAMA_FLASH_ATTENTION: ["flashAttention", "1", "on", "auto"],
   OLLAMA_KV_CACHE_TYPE: ["cacheType", "Q8_0", "q8_0", "f16"],
   CRIA_THREADS: ["threads", "6", 6, 0],
+  CRIA_PREFIX_RAM_MB: ["prefixRamBytes", "64", 64 * 2 ** 20, 512 * 2 ** 20],
+  CRIA_PREFIX_DISK_MB: ["prefixDiskBytes", "2048", 2 ** 31, 0],
   CRIA_NATIVE_DIR: ["nativeFolder", "/opt/native", "/opt/native", undefined],
   CRIA_CACHE: ["cache", "/var/cache/cria", "/var/cache/cria", DEFAULT_CACHE],
   OLLAMA_NOPRUNE: ["keepsUnused", "1", true, false],

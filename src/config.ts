@@ -51,6 +51,10 @@ export interface Config {
   readonly cacheType: CacheType
   /** CPU threads; 0 decides. */
   readonly threads: number
+  /** Bytes of memory, of each loaded model, for prefixes that no longer fit into its KV cache. */
+  readonly prefixRamBytes: number
+  /** Bytes on disk, for each model, for prefixes that outlive it; 0 for none. */
+  readonly prefixDiskBytes: number
   /** Folder of native libraries that wins over all others. */
   readonly nativeFolder: string | undefined
   /** Folder for files that can be made again. */
@@ -126,6 +130,16 @@ export const VARIABLES: readonly Variable[] = [
   {
     name: "CRIA_THREADS",
     about: "CPU threads that compute; 0 for one per physical core",
+    defaultText: "0",
+  },
+  {
+    name: "CRIA_PREFIX_RAM_MB",
+    about: "Memory per model for prompts that were read before and no longer fit into its KV cache",
+    defaultText: "512",
+  },
+  {
+    name: "CRIA_PREFIX_DISK_MB",
+    about: "Disk space per model for such prompts, kept over restarts; 0 keeps none",
     defaultText: "0",
   },
   {
@@ -232,6 +246,8 @@ export function readConfig(env: Environment, warn: (message: string) => void = (
     flashAttention: flash === undefined ? "auto" : boolean.parse(flash) ? "on" : "off",
     cacheType: reader.parsed("OLLAMA_KV_CACHE_TYPE", cacheType, "f16"),
     threads: reader.parsed("CRIA_THREADS", wholeNumber, 0),
+    prefixRamBytes: reader.parsed("CRIA_PREFIX_RAM_MB", wholeNumber, 512) * 2 ** 20,
+    prefixDiskBytes: reader.parsed("CRIA_PREFIX_DISK_MB", wholeNumber, 0) * 2 ** 20,
     nativeFolder: nativeFolder === undefined ? undefined : folder(nativeFolder),
     cache: folder(reader.text("CRIA_CACHE") ?? defaultCache(env)),
     keepsUnused: reader.parsed("OLLAMA_NOPRUNE", boolean, false),

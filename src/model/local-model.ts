@@ -20,9 +20,11 @@ import { readModel } from "../gguf/split.ts"
 import { assert, CriaError } from "../util/errors.ts"
 import { memoryState } from "../util/memory.ts"
 import { answerEvents } from "./answer.ts"
+import { type DiskTier, joinTiers } from "./disk-tier.ts"
 import { fitContext } from "./fit.ts"
 import { type PreparedPrompt, PromptBuilder } from "./prompt.ts"
 import type { AnswerRequest, LoadedFacts, LoadOptions } from "./request.ts"
+import { createTiers } from "./tiers.ts"
 
 /** Tokens in a step: llama.cpp's own default, beyond which prefill gets no faster on CPUs. */
 const BATCH_TOKENS = 512
@@ -57,6 +59,7 @@ export class LocalModel implements AsyncDisposable {
   readonly #prompts: PromptBuilder
   readonly #engine: Engine
   readonly #options: LoadOptions
+  readonly #disk: DiskTier | undefined
   #embedder: Promise<Embedder> | undefined
 
   /** Takes ownership of what was loaded; use {@link LocalModel.load}. */
@@ -72,9 +75,12 @@ export class LocalModel implements AsyncDisposable {
     this.#model = parts.model
     this.#options = parts.options
     this.#prompts = new PromptBuilder(parts.model)
+    const tiers = createTiers(parts.options, parts.loaded)
+    this.#disk = tiers.disk
     this.#engine = new Engine(parts.backend, parts.model.vocabulary, {
       contextTokens: parts.loaded.contextTokens,
       ...(parts.options.parallel === undefined ? {} : { parallelMax: parts.options.parallel }),
+      ...(tiers.all.length === 0 ? {} : { tier: joinTiers(tiers.all) }),
       now: () => performance.now(),
     })
   }
@@ -204,6 +210,7 @@ export class LocalModel implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#engine[Symbol.asyncDispose]()
+    await this.#disk?.flush()
     await (await this.#embedder)?.[Symbol.asyncDispose]()
     this.#prompts[Symbol.dispose]()
     this.#model[Symbol.dispose]()

@@ -70,6 +70,10 @@ export interface LoadOptions {
   readonly useMmap?: boolean
   readonly flashAttention: "auto" | "on" | "off"
   readonly cacheType: CacheType
+  /** Bytes of memory for prefixes that no longer fit into the KV cache. */
+  readonly prefixRamBytes?: number
+  /** Prefixes that outlive the process: in this folder, so many bytes for each model. */
+  readonly prefixDisk?: { readonly folder: string; readonly bytesMax: number }
 }
 
 /** What a model was loaded with. */

@@ -96,6 +96,8 @@ const loadOptions: z.ZodType<LoadOptions> = z.object({
   useMmap: z.boolean().exactOptional(),
   flashAttention: z.enum(["auto", "on", "off"]),
   cacheType: z.enum(CACHE_TYPES),
+  prefixRamBytes: z.number().exactOptional(),
+  prefixDisk: z.object({ folder: z.string(), bytesMax: z.number() }).exactOptional(),
 })
 
 const command = z.discriminatedUnion("type", [

@@ -118,7 +118,15 @@ describe("loadOptionsOf()", () => {
       path: model.stored.modelPath,
       flashAttention: "auto",
       cacheType: "f16",
+      prefixRamBytes: 512 * 2 ** 20,
     })
+  })
+
+  test("keeps prefixes on disk where the server was told to", () => {
+    const env = { CRIA_PREFIX_DISK_MB: "1", CRIA_PREFIX_RAM_MB: "0", CRIA_CACHE: "/cache" }
+    const options = loadOptionsOf(model, {}, readConfig(env))
+    expect(options.prefixDisk).toEqual({ folder: "/cache/prefixes", bytesMax: 2 ** 20 })
+    expect(options).not.toHaveProperty("prefixRamBytes")
   })
 
   test("takes what the server was started with", () => {

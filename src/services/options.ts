@@ -4,6 +4,8 @@
  * @module
  */
 
+import { join } from "node:path"
+
 import type { Config } from "../config.ts"
 import { SAMPLING_DEFAULTS, type SamplingOptions } from "../engine/sampling.ts"
 import type { Options } from "../modelfile/parameters.ts"
@@ -54,6 +56,7 @@ export function loadOptionsOf(model: RunnableModel, options: Options, config: Co
     ...(model.stored.adapterPaths.length === 0 ? {} : { adapters: model.stored.adapterPaths }),
     flashAttention: config.flashAttention,
     cacheType: config.cacheType,
+    ...prefixesOf(config),
     ...(context === undefined ? {} : { contextTokens: contextOf(context) }),
     ...(config.parallel === 0 ? {} : { parallel: config.parallel }),
     ...(threads === undefined ? {} : { threads: positive("num_thread", threads, 512) }),
@@ -63,6 +66,13 @@ export function loadOptionsOf(model: RunnableModel, options: Options, config: Co
     ...placementOf(options.num_gpu, model.facts.blockCount ?? 0),
     ...(options.main_gpu === undefined ? {} : { mainGpu: options.main_gpu }),
     ...(options.use_mmap === undefined ? {} : { useMmap: options.use_mmap }),
+  }
+}
+
+function prefixesOf({ prefixRamBytes, prefixDiskBytes: bytesMax, cache }: Config) {
+  return {
+    ...(prefixRamBytes === 0 ? {} : { prefixRamBytes }),
+    ...(bytesMax === 0 ? {} : { prefixDisk: { folder: join(cache, "prefixes"), bytesMax } }),
   }
 }
 
