@@ -81,7 +81,7 @@ const STAGES: readonly Stage[] = [
   ]),
   check("house-rules", ["bun", "scripts/check.ts"]),
   check("dead-code", ["knip"]),
-  bunTests("unit", ["./src", "./scripts"], QUICK_TEST_MS),
+  bunTests("unit", ["./src", "./scripts", "./tests/templates"], QUICK_TEST_MS),
   bunTests("simulation", ["./tests/simulation"], SLOW_TEST_MS),
   check("native", ["bun", "scripts/build-native.ts", "cpu", "--from", "source", "--with-source"]),
   bunTests("native-bun", ["./tests/native"], SLOW_TEST_MS, ["native"]),

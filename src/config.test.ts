@@ -33,6 +33,7 @@ const CASES: Readonly<Record<string, readonly [keyof Config, string, unknown, un
   OLLAMA_DEBUG: ["logLevel", "1", "debug", "info"],
   OLLAMA_FLASH_ATTENTION: ["flashAttention", "1", "on", "auto"],
   OLLAMA_KV_CACHE_TYPE: ["cacheType", "Q8_0", "q8_0", "f16"],
+  OLLAMA_GO_TEMPLATE: ["goTemplate", "1", true, undefined],
   CRIA_THREADS: ["threads", "6", 6, 0],
   CRIA_PREFIX_RAM_MB: ["prefixRamBytes", "64", 64 * 2 ** 20, 512 * 2 ** 20],
   CRIA_PREFIX_DISK_MB: ["prefixDiskBytes", "2048", 2 ** 31, 0],

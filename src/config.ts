@@ -49,6 +49,8 @@ export interface Config {
   readonly logLevel: LogLevel
   readonly flashAttention: "auto" | "on" | "off"
   readonly cacheType: CacheType
+  /** Whether a Modelfile's TEMPLATE wins over the one in the model's file; undefined: the better one. */
+  readonly goTemplate: boolean | undefined
   /** CPU threads; 0 decides. */
   readonly threads: number
   /** Bytes of memory, of each loaded model, for prefixes that no longer fit into its KV cache. */
@@ -126,6 +128,11 @@ export const VARIABLES: readonly Variable[] = [
     name: "OLLAMA_KV_CACHE_TYPE",
     about: "Type of the KV cache: f16, q8_0, q4_0",
     defaultText: "f16",
+  },
+  {
+    name: "OLLAMA_GO_TEMPLATE",
+    about: "1 always uses a Modelfile's TEMPLATE, 0 never where the model's file has its own",
+    defaultText: "",
   },
   {
     name: "CRIA_THREADS",
@@ -226,6 +233,7 @@ export function readConfig(env: Environment, warn: (message: string) => void = (
   const reader = new Reader(env, warn)
   const loadTimeoutMs = reader.parsed("OLLAMA_LOAD_TIMEOUT", duration, 5 * 60_000)
   const flash = reader.text("OLLAMA_FLASH_ATTENTION")
+  const goTemplate = reader.text("OLLAMA_GO_TEMPLATE")
   const nativeFolder = reader.text("CRIA_NATIVE_DIR")
   return {
     host: parseHost(reader.text("OLLAMA_HOST") ?? ""),
@@ -245,6 +253,7 @@ export function readConfig(env: Environment, warn: (message: string) => void = (
     logLevel: reader.parsed("OLLAMA_DEBUG", boolean, false) ? "debug" : "info",
     flashAttention: flash === undefined ? "auto" : boolean.parse(flash) ? "on" : "off",
     cacheType: reader.parsed("OLLAMA_KV_CACHE_TYPE", cacheType, "f16"),
+    goTemplate: goTemplate === undefined ? undefined : boolean.parse(goTemplate),
     threads: reader.parsed("CRIA_THREADS", wholeNumber, 0),
     prefixRamBytes: reader.parsed("CRIA_PREFIX_RAM_MB", wholeNumber, 512) * 2 ** 20,
     prefixDiskBytes: reader.parsed("CRIA_PREFIX_DISK_MB", wholeNumber, 0) * 2 ** 20,

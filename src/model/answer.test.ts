@@ -7,6 +7,7 @@ import { fakeVocabulary } from "../engine/fake-backend.ts"
 import type { TokenLogprob } from "../engine/output.ts"
 import type { EngineEvent, FinishReason } from "../engine/sequence.ts"
 import { answerEvents } from "./answer.ts"
+import type { TagReading } from "./go-prompt.ts"
 
 const USAGE = {
   promptTokens: 3,
@@ -155,5 +156,59 @@ describe("answerEvents() — log-probabilities", () => {
     expect(tokensOf(events)).toEqual([["t1 "], ["t2 ", "t3 "]])
     expect(events.map(({ kind }) => kind)).toEqual(["delta", "delta", "done"])
     expect(events[1]).toMatchObject({ content: "", thinking: "" })
+  })
+})
+
+describe("answerEvents() — of the prompt of a Go template", () => {
+  const READING: TagReading = {
+    thinking: { opening: "<think>", closing: "</think>" },
+    isThinkingOpen: false,
+    toolTag: "<call>",
+    toolNames: ["wx"],
+  }
+
+  async function read(pieces: readonly string[], reading: Partial<TagReading> = {}) {
+    const events = await Array.fromAsync(
+      answerEvents(streamOf(...pieces.map((piece) => text(piece)), done()), {
+        library: undefined as unknown as NativeLibrary,
+        vocabulary: fakeVocabulary(16),
+        prompt: { ...PROMPT, reading: { ...READING, ...reading } },
+        hasTools: true,
+        wantsContext: false,
+      }),
+    )
+    return events.map((event) => {
+      if (event.kind === "delta") return `${event.thinking}|${event.content}`
+      return event.kind === "done" ? "done" : `${event.call.name} ${event.call.arguments}`
+    })
+  }
+
+  test("thoughts, content, calls, the end", async () => {
+    const pieces = [
+      "<think>",
+      "a ",
+      "b</think>",
+      "\nSo: ",
+      "<call>",
+      '{"name":"wx",',
+      '"arguments":{}}',
+    ]
+    expect(await read(pieces)).toEqual(["a|", " b|", "|So: ", "wx {}", "done"])
+  })
+
+  test("tags of thoughts that nobody wants are content", async () => {
+    expect(await read(["<think>a</think>"], { thinking: undefined })).toEqual([
+      "|<think>a</think>",
+      "done",
+    ])
+  })
+
+  test("without tools their tag is content", async () => {
+    expect(await read(["<call>{}"], { toolNames: [] })).toEqual(["|<call>{}", "done"])
+  })
+
+  test("what was held back comes at the end", async () => {
+    expect(await read(["a <cal"])).toEqual(["|a ", "|<cal", "done"])
+    expect(await read(["<think>a "])).toEqual(["a|", " |", "done"])
   })
 })

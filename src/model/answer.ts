@@ -10,7 +10,9 @@ import type { ChatEvent, TokenLogprobs, ToolCall } from "../chat/message.ts"
 import type { TokenLogprob } from "../engine/output.ts"
 import type { EngineEvent } from "../engine/sequence.ts"
 import type { Vocabulary } from "../engine/vocabulary.ts"
+import type { TagReading } from "./go-prompt.ts"
 import type { PreparedPrompt } from "./prompt.ts"
+import { TagReader } from "./tag-reader.ts"
 
 /**
  * The parser reads the whole answer each time, so on long answers it may run less often: at most this part of the
@@ -32,9 +34,7 @@ export async function* answerEvents(
   events: AsyncIterable<EngineEvent>,
   context: AnswerContext,
 ): AsyncGenerator<ChatEvent> {
-  const reader =
-    context.prompt.rendered === undefined ? new PlainReader() : new ParsedReader(context)
-  using _ = reader
+  using reader = readerFor(context)
   const logprobs = new LogprobTexts(context.vocabulary)
   for await (const event of events) {
     if (event.kind === "text") {
@@ -55,6 +55,12 @@ export async function* answerEvents(
       ...(context.wantsContext ? { context: [...context.prompt.tokens, ...event.completion] } : {}),
     }
   }
+}
+
+function readerFor(context: AnswerContext): AnswerReader {
+  const { rendered, reading } = context.prompt
+  if (rendered !== undefined) return new ParsedReader(context)
+  return reading === undefined ? new PlainReader() : new TaggedReader(reading)
 }
 
 function* asDeltas(
@@ -84,6 +90,29 @@ class PlainReader implements AnswerReader {
 
   toolCalls(): ToolCall[] {
     return []
+  }
+
+  [Symbol.dispose](): void {}
+}
+
+/** Thoughts and calls are found by the tags of a Go template. */
+class TaggedReader implements AnswerReader {
+  readonly #reader: TagReader
+
+  constructor(reading: TagReading) {
+    this.#reader = new TagReader(reading)
+  }
+
+  push(text: string): { content: string; thinking: string }[] {
+    return this.#reader.push(text)
+  }
+
+  finish(): { content: string; thinking: string }[] {
+    return this.#reader.finish()
+  }
+
+  toolCalls(): ToolCall[] {
+    return this.#reader.calls.map((call) => ({ id: `call_${randomId()}`, ...call }))
   }
 
   [Symbol.dispose](): void {}

@@ -24,6 +24,7 @@ import { type DiskTier, joinTiers } from "./disk-tier.ts"
 import { fitContext } from "./fit.ts"
 import { type PreparedPrompt, PromptBuilder } from "./prompt.ts"
 import type { AnswerRequest, LoadedFacts, LoadOptions } from "./request.ts"
+import { afterThinking } from "./thinking-grammar.ts"
 import { createTiers } from "./tiers.ts"
 
 /** Tokens in a step: llama.cpp's own default, beyond which prefill gets no faster on CPUs. */
@@ -170,7 +171,7 @@ export class LocalModel implements AsyncDisposable {
           ? {}
           : { shift: { keepTokens: keptTokens(request.shift.keepTokens, prompt.tokens.length) } }),
         ...request.terms,
-        shownControl: this.#tokensOf(rendered?.preserved ?? []),
+        shownControl: this.#shownControl(prompt),
         ...(rendered === undefined || !rendered.grammar_lazy || rendered.grammar === ""
           ? {}
           : {
@@ -221,14 +222,32 @@ export class LocalModel implements AsyncDisposable {
     return this.#prompts.prepare(request, limit)
   }
 
-  #sampling(request: AnswerRequest, { rendered }: PreparedPrompt): SamplingOptions {
+  #sampling(request: AnswerRequest, { rendered, reading }: PreparedPrompt): SamplingOptions {
     if (rendered !== undefined) {
       if (rendered.grammar === "" || rendered.grammar_lazy) return request.sampling
       const { grammar, generation_prompt: grammarPrefill } = rendered
       return { ...request.sampling, grammar, grammarPrefill }
     }
     if (request.format === undefined) return request.sampling
-    return { ...request.sampling, grammar: this.#model.library.schemaToGrammar(request.format) }
+    const grammar = this.#model.library.schemaToGrammar(request.format)
+    return {
+      ...request.sampling,
+      grammar: reading === undefined ? grammar : afterThinking(grammar, reading),
+    }
+  }
+
+  /** Control tokens that the answer is read by, and that are therefore text. */
+  #shownControl({ rendered, reading }: PreparedPrompt): ReadonlySet<number> {
+    if (reading === undefined) return this.#tokensOf(rendered?.preserved ?? [])
+    const { thinking, toolTag, toolNames } = reading
+    const tags = [
+      ...(thinking === undefined ? [] : [thinking.opening, thinking.closing]),
+      ...(toolNames.length === 0 ? [] : [toolTag]),
+    ]
+    const tokens = tags.flatMap((tag) => [
+      ...this.#model.tokenize(tag, { addSpecial: false, parseSpecial: true }),
+    ])
+    return new Set(tokens.filter((token) => this.#model.vocabulary.isControl(token)))
   }
 
   #tokensOf(names: readonly string[]): ReadonlySet<number> {

@@ -10,15 +10,25 @@
 import { NativeChat, type RenderedPrompt, type TemplateRequest } from "../../ffi/chat.ts"
 import type { NativeModel } from "../../ffi/model.ts"
 import type { Message, Tool } from "../chat/message.ts"
+import { GoPrompts, type TagReading } from "./go-prompt.ts"
 import type { AnswerInput, AnswerRequest } from "./request.ts"
 
 /** A prompt ready for the engine. */
 export interface PreparedPrompt {
   readonly text: string
   readonly tokens: Int32Array
-  /** How to read the answer; undefined for a prompt that was given as text. */
+  /** How to read the answer; undefined for a Go template, and for a prompt that was given as text. */
   readonly rendered: RenderedPrompt | undefined
+  /** How to read the answer to the prompt of a Go template. */
+  readonly reading?: TagReading
   readonly droppedMessages: number
+}
+
+/** A prompt that may have placeholders in it. */
+interface MarkedPrompt {
+  readonly text: string
+  readonly rendered: RenderedPrompt | undefined
+  readonly reading?: TagReading
 }
 
 type ChatInput = Extract<AnswerInput, { kind: "chat" }>
@@ -31,6 +41,7 @@ const MARK_END = "\uE0C8"
 export class PromptBuilder implements Disposable {
   readonly #model: NativeModel
   readonly #control: RegExp | undefined
+  readonly #goPrompts = new GoPrompts()
   #chat: NativeChat | undefined
 
   constructor(model: NativeModel) {
@@ -48,6 +59,7 @@ export class PromptBuilder implements Disposable {
       const tokens = this.#model.tokenize(input.text, { addSpecial: true, parseSpecial: true })
       return { text: input.text, tokens, rendered: undefined, droppedMessages: 0 }
     }
+    if (input.kind === "insert") return this.#insert(input)
     let prepared = this.#render(input, request.format, 0)
     const last = input.messages.length - 1
     for (let dropped = 1; input.truncate && dropped <= last; dropped++) {
@@ -64,19 +76,71 @@ export class PromptBuilder implements Disposable {
   #render(input: ChatInput, format: string | undefined, dropped: number): PreparedPrompt {
     const kept = input.messages.filter((message, i) => i >= dropped || message.role === "system")
     const marks: string[] = []
+    const messages = kept.map((message) => this.#mark(message, marks))
+    const prompt =
+      input.template === undefined
+        ? this.#native(input, format, messages)
+        : this.#go(input.template, input, messages)
+    return this.#prepared(prompt, {
+      marks,
+      before: input.before,
+      droppedMessages: input.messages.length - kept.length,
+    })
+  }
+
+  /** By the template in the model's file. */
+  #native(
+    input: ChatInput,
+    format: string | undefined,
+    messages: readonly Message[],
+  ): MarkedPrompt {
     this.#chat ??= new NativeChat(this.#model.library, { model: this.#model })
     const rendered = this.#chat.render({
-      messages: kept.map((message) => templateMessage(this.#mark(message, marks))),
+      messages: messages.map(templateMessage),
       ...templateOptions(input, format),
     })
-    const before = input.before.map((token) => this.#model.vocabulary.text(token)).join("")
-    const text = before + rendered.prompt
+    return { text: rendered.prompt, rendered }
+  }
+
+  #go(source: string, input: ChatInput, messages: readonly Message[]): MarkedPrompt {
+    const { text, reading } = this.#goPrompts.chat(source, input, messages)
+    return { text: this.#withoutBos(text), rendered: undefined, reading }
+  }
+
+  #insert(input: Extract<AnswerInput, { kind: "insert" }>): PreparedPrompt {
+    const marks: string[] = []
+    const marked = (content: string) => this.#mark({ role: "user", content }, marks).content
+    const prompt = marked(input.prompt)
+    const text = this.#goPrompts.insert(input, { prompt, suffix: marked(input.suffix) })
+    return this.#prepared(
+      { text: this.#withoutBos(text), rendered: undefined },
+      { marks, before: input.before, droppedMessages: 0 },
+    )
+  }
+
+  #prepared(
+    prompt: MarkedPrompt,
+    {
+      marks,
+      before,
+      droppedMessages,
+    }: { marks: readonly string[]; before: readonly number[]; droppedMessages: number },
+  ): PreparedPrompt {
+    const earlier = before.map((token) => this.#model.vocabulary.text(token)).join("")
+    const text = earlier + prompt.text
     return {
+      ...prompt,
       text: unmark(text, marks),
       tokens: this.#tokenize(text, marks),
-      rendered,
-      droppedMessages: input.messages.length - kept.length,
+      droppedMessages,
     }
+  }
+
+  /** Templates may spell the token that the tokenizer puts in front; twice would confuse the model. */
+  #withoutBos(text: string): string {
+    const { add_bos: isAdded, bos } = this.#model.info.vocab
+    const spelled = isAdded && bos >= 0 ? this.#model.vocabulary.text(bos) : ""
+    return spelled !== "" && text.startsWith(spelled) ? text.slice(spelled.length) : text
   }
 
   /** Replaces spelled control tokens of untrusted messages by placeholders. */

@@ -9,7 +9,7 @@ import type { RequestTerms } from "../chat/terms.ts"
 import type { CacheType } from "../engine/cache-type.ts"
 import type { SamplingOptions } from "../engine/sampling.ts"
 
-/** A conversation, or a prompt that is taken as it is. */
+/** A conversation, a gap to fill, or a prompt that is taken as it is. */
 export type AnswerInput =
   | {
       readonly kind: "chat"
@@ -23,6 +23,19 @@ export type AnswerInput =
       readonly truncate: boolean
       /** Tokens of an earlier exchange that come before the prompt. */
       readonly before: readonly number[]
+      /** Go template to render with, in place of the one in the model's file. */
+      readonly template?: string
+    }
+  | {
+      /** Text that is missing between two others. */
+      readonly kind: "insert"
+      readonly prompt: string
+      readonly suffix: string
+      /** Go template that knows how the model wants to be asked. */
+      readonly template: string
+      readonly before: readonly number[]
+      readonly thinking?: boolean
+      readonly effort?: string
     }
   | { readonly kind: "text"; readonly text: string }
 

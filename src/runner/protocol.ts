@@ -15,10 +15,10 @@ import type { SamplingOptions } from "../engine/sampling.ts"
 import type { AnswerInput, AnswerRequest, LoadedFacts, LoadOptions } from "../model/request.ts"
 import { CriaError, ERROR_CODES, type ErrorCode } from "../util/errors.ts"
 
-export type { AnswerRequest, EngineStatus, LoadedFacts, LoadOptions }
+export type { AnswerInput, AnswerRequest, EngineStatus, LoadedFacts, LoadOptions }
 
 /** Raised whenever a frame changes. */
-export const PROTOCOL_VERSION = 2
+export const PROTOCOL_VERSION = 3
 
 const message: z.ZodType<Message> = z.object({
   role: z.string(),
@@ -60,6 +60,16 @@ const input: z.ZodType<AnswerInput> = z.discriminatedUnion("kind", [
     effort: z.string().exactOptional(),
     truncate: z.boolean(),
     before: z.array(z.number()),
+    template: z.string().exactOptional(),
+  }),
+  z.object({
+    kind: z.literal("insert"),
+    prompt: z.string(),
+    suffix: z.string(),
+    template: z.string(),
+    before: z.array(z.number()),
+    thinking: z.boolean().exactOptional(),
+    effort: z.string().exactOptional(),
   }),
   z.object({ kind: z.literal("text"), text: z.string() }),
 ])

@@ -39,7 +39,7 @@ export interface AppOptions {
  */
 export function createApp({ config, log, file }: AppOptions): App {
   const stores = file === undefined ? openStores(config, log) : openFile(file)
-  const resolver = new Resolver(stores.all)
+  const resolver = new Resolver(stores.all, { goTemplate: config.goTemplate })
   const pool = new Pool<ModelRunner>(
     {
       start: (load, hooks) =>

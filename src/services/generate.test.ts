@@ -20,6 +20,8 @@ import {
 const ABLE: TestModel = { chatTemplate: ABLE_TEMPLATE }
 const TOOL: Tool = { name: "wx", description: "Weather", parameters: { type: "object" } }
 
+const GAP = { kind: "insert", prompt: "a", suffix: "b", before: [] } as const
+
 type ChatInput = Extract<AnswerCommand["input"], { kind: "chat" }>
 
 function user(content: string): Message {
@@ -135,6 +137,99 @@ describe("Generator — what the runner is asked", () => {
   test("gpt-oss knows no level above high", async () => {
     const { input } = await requestOf({ think: "max" }, { architecture: "gpt-oss" })
     expect(input).toMatchObject({ thinking: true, effort: "high" })
+  })
+})
+
+async function inputOf(
+  fields: Partial<AnswerCommand>,
+  model: TestModel,
+): Promise<AnswerRequest["input"]> {
+  const { input } = await requestOf(fields, model)
+  return input
+}
+
+/** What the runner is asked under a setting, of a model whose file has a template of its own. */
+async function inputUnder(setting: string, template: string): Promise<unknown> {
+  await using app = await appWith({ ...ABLE, template }, { OLLAMA_GO_TEMPLATE: setting })
+  await run(app)
+  return app.requests[0]?.input
+}
+
+describe("Generator — Go templates", () => {
+  const THINKING = "{{ range .Messages }}<t>{{ .Thinking }}</t>{{ end }}{{ .Suffix }}{{ .Tools }}"
+
+  test("the model's goes with the request, and is told to think when it can", async () => {
+    const model = { template: THINKING }
+    expect(await inputOf({}, model)).toEqual({
+      kind: "chat",
+      messages: [user("hi")],
+      tools: [],
+      truncate: false,
+      before: [],
+      template: THINKING,
+      thinking: true,
+    })
+    expect(await inputOf({ think: false }, model)).toMatchObject({ thinking: false })
+    expect(await inputOf({ think: "low" }, model)).toMatchObject({ thinking: true, effort: "low" })
+  })
+
+  test("one that cannot think is not told to", async () => {
+    const input = await inputOf({}, { template: "{{ .Prompt }}" })
+    expect(input).not.toHaveProperty("thinking")
+  })
+
+  test("that of the request wins", async () => {
+    const input = chatInput({ template: "Q: {{ .Prompt }}" })
+    expect(await inputOf({ input }, ABLE)).toMatchObject({ template: "Q: {{ .Prompt }}" })
+    expect(await inputOf({ input }, { template: THINKING })).toMatchObject({
+      template: "Q: {{ .Prompt }}",
+    })
+  })
+
+  test("a gap goes with the model's", async () => {
+    const { kind, prompt, suffix } = GAP
+    expect(await inputOf({ input: GAP }, { template: THINKING })).toEqual({
+      kind,
+      prompt,
+      suffix,
+      before: [],
+      template: THINKING,
+      thinking: true,
+    })
+  })
+
+  test("a model without any continues the prompt, but chats in the runner's own way", async () => {
+    const generate = await inputOf({ operation: "generate" }, {})
+    expect(generate).toMatchObject({ kind: "chat", template: "{{ .Prompt }}" })
+    expect(await inputOf({}, {})).not.toHaveProperty("template")
+  })
+
+  test("the file's own is used where it can do more and says the same", async () => {
+    const old = "<think>{{ .Prompt }}"
+    expect(await inputOf({}, { ...ABLE, template: old })).not.toHaveProperty("template")
+  })
+
+  test("OLLAMA_GO_TEMPLATE decides", async () => {
+    expect(await inputUnder("1", "{{ .Prompt }}")).toHaveProperty("template")
+    expect(await inputUnder("0", "Something else: {{ .Prompt }}")).not.toHaveProperty("template")
+  })
+
+  test("one that cannot be read is the server's error, in Go's words, before anything is loaded", async () => {
+    await using app = await appWith()
+    const input = chatInput({ template: "{{ if }}" })
+    await rejects(app.generator.answer(command({ input })), {
+      code: "internal",
+      message: "template: :1: missing value for if",
+    })
+    await app.install("broken", { template: "{{ nope }}" })
+    await rejects(app.generator.answer(command({ model: "broken" })), {
+      code: "internal",
+      message: 'template: :1: function "nope" not defined',
+    })
+    expect(app.loads).toEqual([])
+    expect(
+      app.catalog.describe("broken", { system: undefined, options: {} }, false).modelfile,
+    ).toContain("TEMPLATE {{ nope }}")
   })
 })
 
@@ -255,16 +350,10 @@ describe("Generator — what a model cannot do", () => {
       { input: chatInput({ tools: [TOOL] }) },
       `${FULL_NAME} does not support tools`,
     ],
-    ["insert", ABLE, { needs: ["insert"] }, `${FULL_NAME} does not support insert`],
-    [
-      "two things at once",
-      {},
-      { input: chatInput({ tools: [TOOL] }), needs: ["insert"] },
-      `${FULL_NAME} does not support tools\n${FULL_NAME} does not support insert`,
-    ],
+    ["insert", ABLE, { input: GAP }, `${FULL_NAME} does not support insert`],
     ["think", {}, { think: true }, NO_THINKING],
     ["think at a level", {}, { think: "low" }, NO_THINKING],
-    ["think, which is said before tools", {}, { think: true, needs: ["insert"] }, NO_THINKING],
+    ["think, which is said before tools", {}, { think: true, input: GAP }, NO_THINKING],
     [
       "think, being an old qwen3",
       { architecture: "qwen3" },

@@ -9,12 +9,13 @@ import type { RequestTerms } from "../chat/terms.ts"
 import type { Config } from "../config.ts"
 import { type Options, parseOptions } from "../modelfile/parameters.ts"
 import type { Lease, ModelSpec, Pool, PooledRunner } from "../pool/pool.ts"
-import type { AnswerRequest, EngineStatus } from "../runner/protocol.ts"
+import type { AnswerInput, AnswerRequest, EngineStatus } from "../runner/protocol.ts"
 import { CriaError, toCriaError } from "../util/errors.ts"
 import { withCleanup } from "../util/iterate.ts"
 import type { Logger } from "../util/log.ts"
 import { limitsOf, loadOptionsOf, samplingOf } from "./options.ts"
-import { isGptOss, type Resolver, type RunnableModel, runnerKey } from "./resolve.ts"
+import { type Resolver, type RunnableModel, runnerKey } from "./resolve.ts"
+import { isGptOss, NO_TEMPLATE, readTemplate } from "./template.ts"
 
 /** What every request says about itself. */
 export interface ModelRequest {
@@ -41,6 +42,17 @@ export interface AnswerCommand extends ModelRequest {
         readonly system?: string | undefined
         /** Put the model's own MESSAGE turns in front. */
         readonly withModelTurns: boolean
+        /** Go template in place of the model's. */
+        readonly template?: string | undefined
+      }
+    | {
+        /** Text that is missing between two others. */
+        readonly kind: "insert"
+        readonly prompt: string
+        readonly suffix: string
+        readonly before: readonly number[]
+        /** Go template in place of the model's. */
+        readonly template?: string | undefined
       }
     | { readonly kind: "text"; readonly text: string }
   /** Undefined: on when the model can. A text is a level. */
@@ -52,11 +64,10 @@ export interface AnswerCommand extends ModelRequest {
   /** Go on when the context is full, without the older half of it. */
   readonly shift?: boolean
   readonly terms?: RequestTerms
-  /** What the model has to be able to, beside what the input shows. */
-  readonly needs?: readonly string[]
 }
 
 type ChatInput = Extract<AnswerCommand["input"], { kind: "chat" }>
+type InsertInput = Extract<AnswerCommand["input"], { kind: "insert" }>
 
 /** An answer on its way. */
 export interface Answer {
@@ -169,7 +180,10 @@ function checkAbilities(command: AnswerCommand, model: RunnableModel): void {
     throw new CriaError("invalid-input", message)
   }
   const hasTools = command.input.kind === "chat" && command.input.tools.length > 0
-  const needs = [...(hasTools ? ["tools"] : []), ...(command.needs ?? [])]
+  const needs = [
+    ...(hasTools ? ["tools"] : []),
+    ...(command.input.kind === "insert" ? ["insert"] : []),
+  ]
   const missing = needs.filter((need) => capabilities.every((name) => name !== need))
   if (missing.length > 0) {
     const lines = missing.map((capability) => `${fullName} does not support ${capability}`)
@@ -187,20 +201,9 @@ function cannotThink({ model: requested }: AnswerCommand, model: RunnableModel):
 }
 
 function toRequest(command: AnswerCommand, model: RunnableModel, options: Options): AnswerRequest {
-  const { input, think, format, logprobs, wantsContext } = command
+  const { format, logprobs, wantsContext } = command
   return {
-    input:
-      input.kind === "text"
-        ? input
-        : {
-            kind: "chat",
-            messages: withModelTurns(input, model),
-            tools: input.tools,
-            truncate: input.truncate,
-            before: input.before,
-            ...(think === undefined ? {} : { thinking: think !== false }),
-            ...(typeof think === "string" ? { effort: effortOf(think, model) } : {}),
-          },
+    input: toInput(command, model),
     sampling: samplingOf(options),
     ...limitsOf(options),
     ...(logprobs === undefined ? {} : { logprobs }),
@@ -209,6 +212,55 @@ function toRequest(command: AnswerCommand, model: RunnableModel, options: Option
     ...(command.terms === undefined ? {} : { terms: command.terms }),
     wantsContext,
   }
+}
+
+function toInput(command: AnswerCommand, model: RunnableModel): AnswerInput {
+  const { input } = command
+  if (input.kind === "text") return input
+  const template = templateFor(command, input, model)
+  const wish = thinkingWish(command, model, template !== undefined)
+  if (input.kind === "insert") {
+    const { kind, prompt, suffix, before } = input
+    return { kind, prompt, suffix, before, template: template ?? NO_TEMPLATE, ...wish }
+  }
+  return {
+    kind: "chat",
+    messages: withModelTurns(input, model),
+    tools: input.tools,
+    truncate: input.truncate,
+    before: input.before,
+    ...(template === undefined ? {} : { template }),
+    ...wish,
+  }
+}
+
+/**
+ * The Go template of the request, or of the model. A model without any template continues a prompt as it is; as a
+ * chat it is asked in ChatML.
+ */
+function templateFor(
+  { operation }: AnswerCommand,
+  input: ChatInput | InsertInput,
+  model: RunnableModel,
+): string | undefined {
+  if (input.template !== undefined) return readTemplate(input.template).template.source
+  if (model.template !== undefined) return model.template.template.source
+  return operation === "generate" && model.facts.chatTemplate === undefined
+    ? NO_TEMPLATE
+    : undefined
+}
+
+/** Go templates are told to think when the model can and nobody says no; those in files decide for themselves. */
+function thinkingWish(
+  { think }: AnswerCommand,
+  model: RunnableModel,
+  hasGoTemplate: boolean,
+): { thinking?: boolean; effort?: string } {
+  const byDefault = hasGoTemplate && model.capabilities.includes("thinking") ? true : undefined
+  const wish = think ?? byDefault
+  if (wish === undefined) return {}
+  const thinking = wish !== false
+  return typeof wish === "string" ? { thinking, effort: effortOf(wish, model) } : { thinking }
 }
 
 /** gpt-oss knows no level above high. */

@@ -6,15 +6,13 @@
 
 import { formatValue } from "../modelfile/format.ts"
 import type { RunnableModel } from "./resolve.ts"
+import { NO_TEMPLATE } from "./template.ts"
 
 /** What a request lays over the model. */
 export interface ModelfileOverlay {
   readonly system: string | undefined
   readonly options: Readonly<Record<string, unknown>>
 }
-
-/** The Go template that stands for none. */
-export const NO_TEMPLATE = "{{ .Prompt }}"
 
 /** Width of the names in `parameters`. */
 const NAME_WIDTH = 30

@@ -67,8 +67,28 @@ describe("Resolver — capabilities", () => {
       { config: { capabilities: ["insert", "image"] } },
       ["completion"],
     ],
-    // Go templates are not used, so what they can do counts for nothing.
-    ["a Go template", { template: "{{ .Tools }}{{ .Suffix }}" }, ["completion"]],
+    [
+      "a Go template",
+      { template: "{{ .Tools }}{{ .Prompt }}{{ .Suffix }}" },
+      ["tools", "completion", "insert"],
+    ],
+    [
+      "a Go template that shows thoughts",
+      {
+        template: "{{ range .Messages }}{{ if .Thinking }}<t>{{ .Thinking }}</t>{{ end }}{{ end }}",
+      },
+      ["thinking", "completion"],
+    ],
+    [
+      "a Go template that is used though the file's own can do more, because it says something else",
+      { template: "### Question: {{ .Prompt }}", chatTemplate: ABLE_TEMPLATE },
+      ["completion"],
+    ],
+    [
+      "a Go template that the file's own stands for",
+      { template: "{{ .Prompt }}", chatTemplate: ABLE_TEMPLATE },
+      ["tools", "thinking", "completion"],
+    ],
   ])("%s", async (_, model, expected) => {
     expect(await capabilitiesOf(model)).toEqual(expected)
   })

@@ -6,6 +6,7 @@
 
 import { statSync } from "node:fs"
 
+import type { ChatTemplate } from "../chat/go-chat.ts"
 import { type ModelFacts, modelFacts } from "../gguf/facts.ts"
 import type { GgufHeader } from "../gguf/format.ts"
 import { readModel } from "../gguf/split.ts"
@@ -13,9 +14,20 @@ import { fullName, parseName, shortName, splitSource } from "../store/name.ts"
 import { type ResolvedModel, resolveModel } from "../store/resolve.ts"
 import type { ModelStore } from "../store/store.ts"
 import { CriaError } from "../util/errors.ts"
+import { canThink, hasTools, isGptOss, readTemplate, usesGoTemplate } from "./template.ts"
 
 /** What a model can do, in the words of Ollama's API. */
-export type Capability = "completion" | "tools" | "thinking" | "embedding" | "vision" | "audio"
+export type Capability = (typeof CAPABILITIES)[number]
+
+const CAPABILITIES = [
+  "completion",
+  "tools",
+  "thinking",
+  "embedding",
+  "vision",
+  "audio",
+  "insert",
+] as const
 
 /** A model with everything that serving it needs. */
 export interface RunnableModel {
@@ -27,13 +39,15 @@ export interface RunnableModel {
   readonly facts: ModelFacts
   readonly header: GgufHeader
   readonly capabilities: readonly Capability[]
+  /** The Modelfile's template; undefined when prompts are made with the one in the model's file. */
+  readonly template: ChatTemplate | undefined
 }
 
 /** What a model is wanted for: to answer, or to be described. */
 export type Purpose = "inference" | "details"
 
-/** Headers kept in memory: a large vocabulary costs some 20 ms to check. */
-const HEADERS_MAX = 64
+/** Headers and templates kept in memory: a large vocabulary costs some 20 ms to check. */
+const KNOWN_MAX = 64
 
 interface Known {
   readonly stamp: string
@@ -44,10 +58,14 @@ interface Known {
 /** Looks models up in a store and remembers what their files say. */
 export class Resolver {
   readonly store: ModelStore
+  readonly #goTemplate: boolean | undefined
   readonly #known = new Map<string, Known>()
+  readonly #templates = new Map<string, ChatTemplate>()
 
-  constructor(store: ModelStore) {
+  /** @param options.goTemplate Whether Go templates win over those in models' files; undefined: the better one. */
+  constructor(store: ModelStore, { goTemplate }: { goTemplate?: boolean | undefined } = {}) {
     this.store = store
+    this.#goTemplate = goTemplate
   }
 
   /**
@@ -62,13 +80,30 @@ export class Resolver {
     const quoted = purpose === "details" ? shortName(name) : requested
     const stored = resolveModel(this.store, name, quoted)
     const { header, facts } = this.#read(stored.modelPath, shortName(stored.name))
+    const template = this.#template(stored, facts, purpose)
     return {
       name: shortName(stored.name),
       fullName: fullName(stored.name),
       stored,
       facts,
       header,
-      capabilities: capabilitiesOf(stored, facts),
+      capabilities: capabilitiesOf(stored, facts, template),
+      template,
+    }
+  }
+
+  /** A template that cannot be read is no reason not to describe a model. */
+  #template(stored: ResolvedModel, facts: ModelFacts, purpose: Purpose): ChatTemplate | undefined {
+    const source = stored.template
+    if (source === undefined) return undefined
+    try {
+      const template = this.#templates.get(source) ?? readTemplate(source)
+      keepLatest(this.#templates, source, template)
+      const options = { facts, forced: this.#goTemplate }
+      return usesGoTemplate(template, stored, options) ? template : undefined
+    } catch (error) {
+      if (purpose === "details") return undefined
+      throw error
     }
   }
 
@@ -79,12 +114,16 @@ export class Resolver {
     if (known?.stamp === stamp) return known
     const { header, otherParts } = readModel(path, { label })
     const fresh = { stamp, header, facts: modelFacts(header, otherParts) }
-    this.#known.delete(path)
-    this.#known.set(path, fresh)
-    const [oldest] = this.#known.keys()
-    if (this.#known.size > HEADERS_MAX && oldest !== undefined) this.#known.delete(oldest)
+    keepLatest(this.#known, path, fresh)
     return fresh
   }
+}
+
+function keepLatest<T>(known: Map<string, T>, key: string, value: T): void {
+  known.delete(key)
+  known.set(key, value)
+  const [oldest] = known.keys()
+  if (known.size > KNOWN_MAX && oldest !== undefined) known.delete(oldest)
 }
 
 /** Ollama's words. Its status is 403, for which we have no code; clients look at the words. */
@@ -99,31 +138,28 @@ export function runnerKey({ stored }: RunnableModel): string {
 }
 
 /** In the order in which Ollama reports them. */
-export function capabilitiesOf(stored: ResolvedModel, facts: ModelFacts): Capability[] {
+function capabilitiesOf(
+  stored: ResolvedModel,
+  facts: ModelFacts,
+  template: ChatTemplate | undefined,
+): Capability[] {
   const found = new Set<Capability>()
-  for (const name of stored.config.capabilities ?? []) if (isCapability(name)) found.add(name)
-  const template = facts.chatTemplate ?? ""
-  if (template.includes("tools") || template.includes("tool_call")) found.add("tools")
-  if (canThink(template) || isGptOss(facts)) found.add("thinking")
+  for (const name of stored.config.capabilities ?? []) {
+    // Without a template for it that is a promise which cannot be kept.
+    if (isCapability(name) && name !== "insert") found.add(name)
+  }
+  const jinja = facts.chatTemplate ?? ""
+  if (template?.hasTools ?? hasTools(jinja)) found.add("tools")
+  const thinks = template === undefined ? canThink(jinja) : template.thinking !== undefined
+  if (thinks || isGptOss(facts)) found.add("thinking")
   if (facts.poolingType !== undefined) found.add("embedding")
   else found.add("completion")
   if (facts.hasVision || stored.projectorPaths.length > 0) found.add("vision")
   if (facts.hasAudio) found.add("audio")
+  if (template?.hasSuffix === true) found.add("insert")
   return [...found]
 }
 
-/** Templates show it by both tags, or by cutting the thoughts of earlier turns off. */
-function canThink(template: string): boolean {
-  if (template.includes("<think>") && template.includes("</think>")) return true
-  const isCut = /split\(\s*(["'])<\/think>\1\s*\)/.test(template)
-  return isCut && !/reasoning_content|<SPECIAL_12>/.test(template)
-}
-
-/** It thinks in channels, not between tags. Ollama's own files spell its architecture without the hyphen. */
-export function isGptOss({ architecture }: ModelFacts): boolean {
-  return architecture === "gpt-oss" || architecture === "gptoss"
-}
-
 function isCapability(name: string): name is Capability {
-  return ["completion", "tools", "thinking", "embedding", "vision", "audio"].includes(name)
+  return CAPABILITIES.some((known) => known === name)
 }

@@ -158,10 +158,11 @@ export class TestApp implements App {
 
   constructor(env: Readonly<Record<string, string>> = {}) {
     this.config = readConfig(env)
+    const { goTemplate } = this.config
     const store = openStore(this.folder.root, { readOnly: false })
     this.stores = { own: store, folders: [store], all: store }
     this.library = new Library(this.stores, { keepsUnused: false, command: [] })
-    this.resolver = new Resolver(store)
+    this.resolver = new Resolver(store, { goTemplate })
     this.pool = new Pool<ModelRunner>(
       {
         start: async (load) => {

@@ -116,8 +116,8 @@ export class World implements AsyncDisposable {
     throw new Error(`the server ended: ${log.text}`)
   }
 
-  /** Puts a GGUF file into the store under a name. */
-  install(name: string, file: string): void {
+  /** Puts a GGUF file into the store under a name, with a Go template if there is one. */
+  install(name: string, file: string, { template }: { template?: string } = {}): void {
     const content = readFileSync(file)
     const blob = (data: Uint8Array | string, mediaType: string) => {
       const hex = createHash("sha256").update(data).digest("hex")
@@ -137,7 +137,12 @@ export class World implements AsyncDisposable {
         }),
         "application/vnd.docker.container.image.v1+json",
       ),
-      layers: [blob(content, "application/vnd.ollama.image.model")],
+      layers: [
+        blob(content, "application/vnd.ollama.image.model"),
+        ...(template === undefined
+          ? []
+          : [blob(template, "application/vnd.ollama.image.template")]),
+      ],
     }
     const folder = join(this.store, "manifests/registry.ollama.ai/library", name)
     mkdirSync(folder, { recursive: true })

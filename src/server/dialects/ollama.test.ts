@@ -89,9 +89,9 @@ describe("generateCommand()", () => {
         before: [],
         system: undefined,
         withModelTurns: true,
+        template: undefined,
       },
       wantsContext: true,
-      needs: [],
     })
   })
 
@@ -138,8 +138,20 @@ describe("generateCommand()", () => {
     })
   })
 
-  test("a suffix needs a model that can insert", () => {
-    expect(generate({ suffix: "end" }).needs).toEqual(["insert"])
+  test("with a suffix the gap between it and the prompt is to be filled", () => {
+    expect(generate({ suffix: "end", system: "x", context: [1] }).input).toEqual({
+      kind: "insert",
+      prompt: "2+2?",
+      suffix: "end",
+      before: [1],
+      template: undefined,
+    })
+  })
+
+  test("a template stands in place of the model's", () => {
+    const template = "{{ .Prompt }}"
+    expect(generate({ template }).input).toMatchObject({ kind: "chat", template })
+    expect(generate({ template, suffix: "x" }).input).toMatchObject({ kind: "insert", template })
   })
 
   test.each<[object, string]>([
@@ -149,7 +161,6 @@ describe("generateCommand()", () => {
     ],
     [{ raw: true, system: "x" }, "raw mode does not support template, system, or context"],
     [{ raw: true, context: [1] }, "raw mode does not support template, system, or context"],
-    [{ template: "x" }, 'Cannot use "template": Go templates cannot be used in requests'],
     [{ images: ["aGk="] }, 'Cannot use "images": this version of cria reads text only'],
   ])("%j is refused", (fields, message) => {
     expect(() => generate(fields)).toThrow(

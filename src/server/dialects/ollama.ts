@@ -31,8 +31,9 @@ import type {
   LoadedModel,
 } from "../../services/catalog.ts"
 import type { AnswerCommand } from "../../services/generate.ts"
-import { NO_TEMPLATE, parametersText } from "../../services/modelfile.ts"
+import { parametersText } from "../../services/modelfile.ts"
 import type { RunnableModel } from "../../services/resolve.ts"
+import { NO_TEMPLATE } from "../../services/template.ts"
 import { CriaError } from "../../util/errors.ts"
 import { formatLocal, formatUtc } from "../../util/units.ts"
 
@@ -56,25 +57,31 @@ export function generateCommand(request: GenerateRequest): AnswerCommand {
   if (request.raw && (request.template !== "" || request.system !== "" || hasContext)) {
     throw new CriaError("invalid-input", "raw mode does not support template, system, or context")
   }
-  if (request.template !== "")
-    throw unsupported("template", "Go templates cannot be used in requests")
   if (request.images.length > 0) throw noVision()
   return {
     ...sharedCommand(request),
     operation: "generate",
-    input: request.raw
-      ? { kind: "text", text: request.prompt }
-      : {
-          kind: "chat",
-          messages: [{ role: "user", content: request.prompt }],
-          tools: [],
-          truncate: false,
-          before: request.context ?? [],
-          system: request.system || undefined,
-          withModelTurns: !request.context,
-        },
+    input: generateInput(request),
     wantsContext: !request.raw,
-    needs: request.suffix === "" ? [] : ["insert"],
+  }
+}
+
+function generateInput(request: GenerateRequest): AnswerCommand["input"] {
+  const { raw, prompt, suffix } = request
+  if (raw) return { kind: "text", text: prompt }
+  const before = request.context ?? []
+  const template = request.template || undefined
+  // As in Ollama neither system text nor turns of the model go with a suffix.
+  if (suffix !== "") return { kind: "insert", prompt, suffix, before, template }
+  return {
+    kind: "chat",
+    messages: [{ role: "user", content: prompt }],
+    tools: [],
+    truncate: false,
+    before,
+    system: request.system || undefined,
+    withModelTurns: !request.context,
+    template,
   }
 }
 
@@ -249,7 +256,8 @@ export function showReply(described: DescribedModel, system: string): ShowReply 
   const { model, modelfile, metadata } = described
   const { stored, facts } = model
   const parameters = parametersText(stored.params ?? {})
-  const template = facts.chatTemplate ?? stored.template ?? NO_TEMPLATE
+  const own = model.template?.template.source
+  const template = own ?? facts.chatTemplate ?? stored.template ?? NO_TEMPLATE
   const shown = system || stored.system
   const info = Object.entries(metadata).filter(([key]) => !HIDDEN_KEYS.includes(key))
   return {

@@ -1,0 +1,189 @@
+/**
+ * How Go prints values: `print`, `println` and the verb `%v`.
+ *
+ * Every piece goes through a {@link Sink}, which limits how much a template can make.
+ *
+ * @module
+ */
+
+import { quote } from "./quote.ts"
+import { ANY_TYPE, GoList, GoMap, GoStruct, typeOf, type Value } from "./value.ts"
+
+/** Something that a template cannot do, without the place. */
+export class TemplateFailure extends Error {}
+
+/** Values within each other; data of requests may be deeper. */
+export const DEPTH_MAX = 100
+
+/** Collects text. */
+export class Sink {
+  readonly #charge: (chars: number) => void
+  #parts: string[] = []
+
+  /** @param charge Told about every piece before it is kept; throws when there are too many. */
+  constructor(charge: (chars: number) => void) {
+    this.#charge = charge
+  }
+
+  add(text: string): this {
+    this.#charge(text.length + 1)
+    this.#parts.push(text)
+    return this
+  }
+
+  /** A text of the same limits. */
+  fresh(): Sink {
+    return new Sink(this.#charge)
+  }
+
+  get text(): string {
+    const text = this.#parts.join("")
+    this.#parts = [text]
+    return text
+  }
+}
+
+/** Powers of ten from which floats are printed with an exponent. */
+const EXPONENT_FROM = 6
+
+/** Style of `%v`: `plus` is `%+v`, `sharp` is `%#v`. */
+export interface Style {
+  readonly plus: boolean
+  readonly sharp: boolean
+}
+
+const PLAIN: Style = { plus: false, sharp: false }
+
+/** Prints each of the parts of a value in a verb of its own. */
+type PrintPart = (value: Value, sink: Sink, depth: number) => void
+
+/** Prints a value as `%v` does. */
+export function printValue(value: Value, sink: Sink, style: Style = PLAIN): void {
+  printAt(value, { sink, style, depth: 0 })
+}
+
+interface Place {
+  readonly sink: Sink
+  readonly style: Style
+  readonly depth: number
+}
+
+function printAt(value: Value, { sink, style, depth }: Place): void {
+  if (isComposite(value)) {
+    if (value.text !== undefined && !style.sharp) return void sink.add(value.text())
+    printParts(value, {
+      sink,
+      style,
+      depth,
+      print: (part, into, below) => printAt(part, { sink: into, style, depth: below }),
+    })
+    return
+  }
+  if (value === undefined || value === null) {
+    sink.add(style.sharp && depth > 0 ? `${ANY_TYPE}(nil)` : "<nil>")
+  } else if (typeof value === "number") sink.add(formatShortest(value))
+  else if (typeof value === "string" && style.sharp) sink.add(quote(value))
+  else sink.add(String(value))
+}
+
+/** Whether a value has parts. */
+export function isComposite(value: Value): value is GoList | GoMap | GoStruct {
+  return value instanceof GoList || value instanceof GoMap || value instanceof GoStruct
+}
+
+/** Prints the parts of a value between brackets. */
+export function printParts(
+  value: GoList | GoMap | GoStruct,
+  { sink, style, depth, print }: Place & { print: PrintPart },
+): void {
+  if (depth >= DEPTH_MAX) throw new TemplateFailure(`values nested more than ${DEPTH_MAX} deep`)
+  const [open, close] = bracketsOf(value, style)
+  const separator = style.sharp ? ", " : " "
+  sink.add(open)
+  let isFirst = true
+  for (const { name, key, part } of partsOf(value, style)) {
+    sink.add(isFirst ? name : separator + name)
+    isFirst = false
+    if (key !== undefined) {
+      print(key, sink, depth + 1)
+      sink.add(":")
+    }
+    print(part, sink, depth + 1)
+  }
+  sink.add(close)
+}
+
+function bracketsOf(value: GoList | GoMap | GoStruct, { sharp }: Style): [string, string] {
+  if (sharp) return [`${typeOf(value)}{`, "}"]
+  if (value instanceof GoStruct) return ["{", "}"]
+  return [value instanceof GoMap ? "map[" : "[", "]"]
+}
+
+interface Part {
+  /** Of a field, with the colon. */
+  readonly name: string
+  /** Of a map's entry: printed like its value. */
+  readonly key?: string
+  readonly part: Value
+}
+
+function partsOf(value: GoList | GoMap | GoStruct, style: Style): Part[] {
+  if (value instanceof GoList) return value.items.map((part) => ({ name: "", part }))
+  if (value instanceof GoMap) return value.sorted().map(([key, part]) => ({ name: "", key, part }))
+  const isNamed = style.plus || style.sharp
+  return [...value.fields].map(([name, field]) => ({
+    name: isNamed ? `${name}:` : "",
+    part: field.value,
+  }))
+}
+
+/** `fmt.Sprint`: a space between two values when neither is a text. */
+export function sprint(values: readonly Value[], sink: Sink): string {
+  let wasString = true
+  for (const [i, value] of values.entries()) {
+    const isString = typeof value === "string"
+    if (i > 0 && !isString && !wasString) sink.add(" ")
+    printValue(value, sink)
+    wasString = isString
+  }
+  return sink.text
+}
+
+/** `fmt.Sprintln`: a space between all, and a newline. */
+export function sprintln(values: readonly Value[], sink: Sink): string {
+  for (const [i, value] of values.entries()) {
+    if (i > 0) sink.add(" ")
+    printValue(value, sink)
+  }
+  return sink.add("\n").text
+}
+
+/** A float as `%v` writes it: the fewest digits that read back, with an exponent below 1e-4 and from 1e6 on. */
+export function formatShortest(value: number): string {
+  if (!Number.isFinite(value)) return formatInfinite(value)
+  if (value === 0) return Object.is(value, -0) ? "-0" : "0"
+  const [mantissa = "", exponent = ""] = value.toExponential().split("e")
+  const power = Number(exponent)
+  const isPlain = power >= -4 && power < EXPONENT_FROM
+  return isPlain ? plainDecimal(mantissa, power) : mantissa + goExponent(power)
+}
+
+/** NaN and the infinities. */
+export function formatInfinite(value: number): string {
+  return Number.isNaN(value) ? "NaN" : value > 0 ? "+Inf" : "-Inf"
+}
+
+/** Go writes a sign and at least two digits. */
+export function goExponent(power: number): string {
+  return `e${power < 0 ? "-" : "+"}${String(Math.abs(power)).padStart(2, "0")}`
+}
+
+/** Digits times ten to a power, without an exponent. */
+export function plainDecimal(mantissa: string, power: number): string {
+  const sign = mantissa.startsWith("-") ? "-" : ""
+  const digits = mantissa.replace(/^-/, "").replace(".", "")
+  if (power < 0) return `${sign}0.${"0".repeat(-power - 1)}${digits}`
+  const whole = digits.slice(0, power + 1).padEnd(power + 1, "0")
+  const fraction = digits.slice(power + 1)
+  return sign + whole + (fraction === "" ? "" : `.${fraction}`)
+}
