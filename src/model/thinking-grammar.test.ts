@@ -8,13 +8,15 @@ function reading(closing: string, isThinkingOpen = false): TagReading {
   return { thinking, isThinkingOpen, toolTag: "{", toolNames: [] }
 }
 
+function readable(text: string): string {
+  return text.replaceAll(/\\U([\da-f]{8})/g, (_, code: string) =>
+    String.fromCodePoint(Number.parseInt(code, 16)),
+  )
+}
+
 /** Rules by name: what each character leads to. */
 function rules(grammar: string): Map<string, string> {
   const lines = grammar.split("\n").map((line) => line.split(" ::= "))
-  const readable = (text: string) =>
-    text.replaceAll(/\\U([\da-f]{8})/g, (_, code: string) =>
-      String.fromCodePoint(Number.parseInt(code, 16)),
-    )
   return new Map(lines.map(([name = "", rule = ""]) => [name, readable(rule)]))
 }
 
