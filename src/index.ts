@@ -65,6 +65,8 @@ export interface ChatOptions extends AnswerOptions {
   readonly tools?: readonly Tool[]
   /** Default: as the model's template decides. */
   readonly thinking?: boolean
+  /** Go template, as in a Modelfile's TEMPLATE, in place of the one in the model's file. */
+  readonly template?: string
 }
 
 /** A model in this process. Dispose it to free its memory. */
@@ -92,7 +94,7 @@ export class Model implements AsyncDisposable {
    * @throws {CriaError} `invalid-input` for a prompt that is too long or options that cannot be used.
    */
   chat(messages: readonly Message[], options: ChatOptions = {}): AsyncGenerator<ChatEvent> {
-    const { tools = [], thinking } = options
+    const { tools = [], thinking, template } = options
     return this.#answer(
       {
         kind: "chat",
@@ -101,6 +103,7 @@ export class Model implements AsyncDisposable {
         truncate: false,
         before: [],
         ...(thinking === undefined ? {} : { thinking }),
+        ...(template === undefined ? {} : { template }),
       },
       options,
     )

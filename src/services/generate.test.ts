@@ -209,6 +209,19 @@ describe("Generator — Go templates", () => {
     expect(await inputOf({}, { ...ABLE, template: old })).not.toHaveProperty("template")
   })
 
+  test("thoughts in the text of earlier answers are left out where the model is not used to them", async () => {
+    const thought = "\n<think>a</think>\n\nb <think>"
+    const assistant = { role: "assistant", content: thought }
+    const messages = [user(thought), assistant, user("c"), assistant]
+    const contents = async (architecture: string) => {
+      const input = chatInput({ messages })
+      const sent = await inputOf({ input }, { architecture, template: "{{ .Prompt }}" })
+      return sent.kind === "chat" ? sent.messages.map(({ content }) => content) : []
+    }
+    expect(await contents("qwen3")).toEqual([thought, "b <think>", "c", thought])
+    expect(await contents("llama")).toEqual([thought, thought, "c", thought])
+  })
+
   test("OLLAMA_GO_TEMPLATE decides", async () => {
     expect(await inputUnder("1", "{{ .Prompt }}")).toHaveProperty("template")
     expect(await inputUnder("0", "Something else: {{ .Prompt }}")).not.toHaveProperty("template")

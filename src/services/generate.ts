@@ -193,8 +193,7 @@ function checkAbilities(command: AnswerCommand, model: RunnableModel): void {
 
 /** Older files of some models that think have templates that do not. */
 function cannotThink({ model: requested }: AnswerCommand, model: RunnableModel): CriaError {
-  const isOutdated =
-    model.facts.architecture === "qwen3" || model.stored.name.model === "deepseek-r1"
+  const isOutdated = isReasoner(model)
   const advice = ". Pull the model again to get the latest version with full thinking support"
   const message = `"${requested}" does not support thinking${isOutdated ? advice : ""}`
   return new CriaError("invalid-input", message)
@@ -223,9 +222,10 @@ function toInput(command: AnswerCommand, model: RunnableModel): AnswerInput {
     const { kind, prompt, suffix, before } = input
     return { kind, prompt, suffix, before, template: template ?? NO_TEMPLATE, ...wish }
   }
+  const messages = withModelTurns(input, model)
   return {
     kind: "chat",
-    messages: withModelTurns(input, model),
+    messages: template !== undefined && isReasoner(model) ? withoutThoughts(messages) : messages,
     tools: input.tools,
     truncate: input.truncate,
     before: input.before,
@@ -266,6 +266,21 @@ function thinkingWish(
 /** gpt-oss knows no level above high. */
 function effortOf(level: string, { facts }: RunnableModel): string {
   return level === "max" && isGptOss(facts) ? "high" : level
+}
+
+/** Models that were trained without the thoughts of earlier turns, and whose Go templates leave them in. */
+function isReasoner({ facts, stored }: RunnableModel): boolean {
+  return facts.architecture === "qwen3" || stored.name.model === "deepseek-r1"
+}
+
+/** Clients may send answers back as they got them, thoughts in front; only those behind the last question stay. */
+function withoutThoughts(messages: readonly Message[]): Message[] {
+  const last = messages.findLastIndex(({ role }) => role === "user")
+  return messages.map((message, i) =>
+    message.role === "assistant" && i < last
+      ? { ...message, content: message.content.replace(/^\s*<think>[\s\S]*?<\/think>\s*/, "") }
+      : message,
+  )
 }
 
 /** The system text unless the request begins with its own, then the model's MESSAGE turns, then the request. */

@@ -115,7 +115,8 @@ describe("a model with a Go template", () => {
   test("that cannot be read says so, and can be shown", async () => {
     const reply = await server.post("/api/generate", { model: "broken", prompt: "a" })
     const error = 'template: :1: function "nope" not defined'
-    expect([reply.status, await reply.json()]).toEqual([500, { error }])
+    expect(reply.status).toBe(500)
+    expect(await reply.json()).toMatchObject({ error })
     expect(await server.json("/api/show", { model: "broken" })).toMatchObject({
       modelfile: expect.stringContaining("TEMPLATE {{ nope }}"),
     })
