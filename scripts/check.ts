@@ -31,6 +31,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "src/engine": [],
   "src/convert": ["src/gguf"],
   "src/store": [],
+  "src/registry": ["src/store"],
   ffi: ["src/engine"],
   "src/model": ["src/chat", "src/engine", "src/gguf", "ffi"],
   "src/model/request": ["src/chat", "src/engine"],
@@ -49,6 +50,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "src/services": [
     "src/pool",
     "src/store",
+    "src/registry",
     "src/chat",
     "src/gguf",
     "src/modelfile",
@@ -57,6 +59,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "src/runner/handle",
     "src/runner/protocol",
     "src/runner/quantize",
+    "src/version",
   ],
   "src/client": ["src/api", "src/config"],
   "src/server": ["src/services", "src/chat", "src/api", "src/config"],
@@ -220,6 +223,10 @@ wins. A value that cannot be read gives a warning and the default.
 | name | default | meaning |
 |---|---|---|
 ${rows.join("\n")}
+
+Registries are reached through \`HTTPS_PROXY\` (\`HTTP_PROXY\` for those without TLS) except for the hosts in
+\`NO_PROXY\`, separated by commas. Loopback addresses are never reached through a proxy. \`DOCKER_CONFIG\` and \`HF_TOKEN\` are
+used as Docker and Hugging Face document them.
 `
 }
 

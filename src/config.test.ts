@@ -39,6 +39,10 @@ const CASES: Readonly<Record<string, readonly [keyof Config, string, unknown, un
   CRIA_PREFIX_DISK_MB: ["prefixDiskBytes", "2048", 2 ** 31, 0],
   CRIA_NATIVE_DIR: ["nativeFolder", "/opt/native", "/opt/native", undefined],
   CRIA_CACHE: ["cache", "/var/cache/cria", "/var/cache/cria", DEFAULT_CACHE],
+  CRIA_REGISTRIES: ["registries", " HF.co , h:5000", ["hf.co", "h:5000"], []],
+  CRIA_REGISTRY_REALMS: ["registryRealms", "a=b,c=d", ["a=b", "c=d"], []],
+  CRIA_OFFLINE: ["isOffline", "1", true, false],
+  SSL_CERT_FILE: ["caFile", "/etc/ca.pem", "/etc/ca.pem", undefined],
   OLLAMA_NOPRUNE: ["keepsUnused", "1", true, false],
 }
 

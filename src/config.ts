@@ -61,8 +61,16 @@ export interface Config {
   readonly nativeFolder: string | undefined
   /** Folder for files that can be made again. */
   readonly cache: string
+  /** Registries that may be asked, as hosts with their ports; empty for all. */
+  readonly registries: readonly string[]
+  /** `registry=realm` pairs of hosts: realms that get tokens although they are not the registry itself. */
+  readonly registryRealms: readonly string[]
+  /** Whether no registry may be asked at all. */
+  readonly isOffline: boolean
   /** Whether layers that no model needs any more are kept. */
   readonly keepsUnused: boolean
+  /** File of certificate authorities in PEM. */
+  readonly caFile: string | undefined
 }
 
 /** `host:port` with the scheme it was written with. */
@@ -160,9 +168,26 @@ export const VARIABLES: readonly Variable[] = [
     defaultText: "~/.cache/cria",
   },
   {
+    name: "CRIA_REGISTRIES",
+    about:
+      "Registries that models may be pulled from and pushed to, comma separated; all when unset",
+    defaultText: "",
+  },
+  {
+    name: "CRIA_REGISTRY_REALMS",
+    about: "Further hosts that get a registry's tokens: registry=realm, comma separated",
+    defaultText: "",
+  },
+  { name: "CRIA_OFFLINE", about: "1 asks no registry at all", defaultText: "0" },
+  {
     name: "OLLAMA_NOPRUNE",
     about: "1 keeps layers that no model needs any more",
     defaultText: "0",
+  },
+  {
+    name: "SSL_CERT_FILE",
+    about: "Certificate authorities for registries, in PEM, instead of the built-in ones",
+    defaultText: "",
   },
 ]
 
@@ -235,6 +260,7 @@ export function readConfig(env: Environment, warn: (message: string) => void = (
   const flash = reader.text("OLLAMA_FLASH_ATTENTION")
   const goTemplate = reader.text("OLLAMA_GO_TEMPLATE")
   const nativeFolder = reader.text("CRIA_NATIVE_DIR")
+  const caFile = reader.text("SSL_CERT_FILE")
   return {
     host: parseHost(reader.text("OLLAMA_HOST") ?? ""),
     models: folder(reader.text("OLLAMA_MODELS") ?? join(homedir(), ".cria/models")),
@@ -247,9 +273,7 @@ export function readConfig(env: Environment, warn: (message: string) => void = (
     queueMax: reader.parsed("OLLAMA_MAX_QUEUE", wholeNumber, 512),
     parallel: reader.parsed("OLLAMA_NUM_PARALLEL", wholeNumber, 0),
     contextTokens: reader.parsed("OLLAMA_CONTEXT_LENGTH", wholeNumber, 0),
-    origins: (reader.text("OLLAMA_ORIGINS") ?? "")
-      .split(",")
-      .flatMap((origin) => origin.trim() || []),
+    origins: listOf(reader.text("OLLAMA_ORIGINS")),
     logLevel: reader.parsed("OLLAMA_DEBUG", boolean, false) ? "debug" : "info",
     flashAttention: flash === undefined ? "auto" : boolean.parse(flash) ? "on" : "off",
     cacheType: reader.parsed("OLLAMA_KV_CACHE_TYPE", cacheType, "f16"),
@@ -259,7 +283,11 @@ export function readConfig(env: Environment, warn: (message: string) => void = (
     prefixDiskBytes: reader.parsed("CRIA_PREFIX_DISK_MB", wholeNumber, 0) * 2 ** 20,
     nativeFolder: nativeFolder === undefined ? undefined : folder(nativeFolder),
     cache: folder(reader.text("CRIA_CACHE") ?? defaultCache(env)),
+    registries: listOf(reader.text("CRIA_REGISTRIES")).map((host) => host.toLowerCase()),
+    registryRealms: listOf(reader.text("CRIA_REGISTRY_REALMS")),
+    isOffline: reader.parsed("CRIA_OFFLINE", boolean, false),
     keepsUnused: reader.parsed("OLLAMA_NOPRUNE", boolean, false),
+    caFile: caFile === undefined ? undefined : folder(caFile),
   }
 }
 
@@ -305,6 +333,11 @@ function badHost(text: string): CriaError {
 
 function foreverIfNegative(ms: number): number {
   return ms < 0 ? Infinity : ms
+}
+
+/** The items of a list with commas. */
+function listOf(text = ""): string[] {
+  return text.split(",").flatMap((item) => item.trim() || [])
 }
 
 function folder(path: string): string {

@@ -138,6 +138,24 @@ export const showRequest = z.object({
 /** POST /api/show */
 export type ShowRequest = z.infer<typeof showRequest>
 
+const transfer = { model: text, name: text, insecure: flag(false), stream: flag(true) }
+
+/** POST /api/pull */
+export const pullRequest = z.object({
+  ...transfer,
+  /** Quantisation to take of those that the repository has; not in Ollama. */
+  quant: text,
+})
+
+/** POST /api/pull */
+export type PullRequest = z.infer<typeof pullRequest>
+
+/** POST /api/push */
+export const pushRequest = z.object(transfer)
+
+/** POST /api/push */
+export type PushRequest = z.infer<typeof pushRequest>
+
 /** A line of the reply of requests that take long. Sizes in bytes. */
 export interface ProgressReply {
   readonly status: string

@@ -67,20 +67,23 @@ describe("cria — help and version", () => {
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" })
     const commands = [...stdout.matchAll(/^ {2}(\w+)(?:\||[ ])/gm)].map(([, name]) => name)
     expect(commands.join(" ")).toBe(
-      "serve create show run stop list ps cp rm export import verify help",
+      "serve create show run stop pull push list ps cp rm export import verify help",
     )
     expect((await run("--help")).stdout).toBe(stdout)
     expect((await run("help")).stdout).toBe(stdout)
   })
 
-  test.each(["serve", "show", "run", "stop", "list", "ps"])("%s has a page", async (command) => {
-    const { code, stdout, stderr } = await run(command, "--help")
-    expect({ code, stderr }).toEqual({ code: 0, stderr: "" })
-    expect(stdout).toStartWith(`Usage: cria ${command}`)
-    expect((await run("help", command)).stdout).toBe(stdout)
-    // What only cria itself passes stays out of sight.
-    expect(stdout).not.toContain("--private")
-  })
+  test.each(["serve", "show", "run", "stop", "pull", "push", "list", "ps"])(
+    "%s has a page",
+    async (command) => {
+      const { code, stdout, stderr } = await run(command, "--help")
+      expect({ code, stderr }).toEqual({ code: 0, stderr: "" })
+      expect(stdout).toStartWith(`Usage: cria ${command}`)
+      expect((await run("help", command)).stdout).toBe(stdout)
+      // What only cria itself passes stays out of sight.
+      expect(stdout).not.toContain("--private")
+    },
+  )
 
   test("each page names the variables that count: one for clients, all for the server", async () => {
     const { stdout } = await run("list", "--help")

@@ -13,6 +13,7 @@ import type { CreateFlags } from "./commands/create.ts"
 import type { RunFlags } from "./commands/run.ts"
 import type { ServeFlags } from "./commands/serve.ts"
 import type { ShowFlags } from "./commands/show.ts"
+import type { PullFlags, TransferFlags } from "./commands/transfer.ts"
 import { connect } from "./connect.ts"
 import { printError } from "./output.ts"
 
@@ -20,6 +21,7 @@ import { printError } from "./output.ts"
 export async function cliMain(args: readonly string[]): Promise<void> {
   // Whoever reads our output may stop reading, as head does; a server of our own ends with us.
   process.stdout.on("error", () => process.exit(1))
+  reachLoopbackDirectly()
   const program = new Command("cria")
   try {
     const config = readConfig(process.env, (warning) => console.error(`Warning: ${warning}`))
@@ -31,6 +33,16 @@ export async function cliMain(args: readonly string[]): Promise<void> {
     printError(error instanceof CommanderError ? new Error(wording(error, program)) : error)
     process.exitCode = 1
   }
+}
+
+/** A proxy is for other machines: without this, requests to our own server would go through it too. */
+function reachLoopbackDirectly(): void {
+  const loopback = ["localhost", "127.0.0.1", "::1"]
+  const own = process.env["NO_PROXY"] ?? process.env["no_proxy"] ?? ""
+  if (own.trim() === "*") return
+  const hosts = [own, ...loopback].filter((host) => host !== "").join(",")
+  process.env["NO_PROXY"] = hosts
+  process.env["no_proxy"] = hosts
 }
 
 /** `--think` takes its value after a `=` only: the word behind it is the model or the prompt. */
@@ -55,6 +67,7 @@ function fillProgram(program: Command, config: Config): void {
   addShow(program, config)
   addRun(program, config)
   addStop(program, config)
+  addTransfers(program, config)
   addLists(program, config)
   addChanges(program, config)
   addArchives(program, config)
@@ -97,6 +110,7 @@ function addRun(program: Command, config: Config): void {
       "--think <value>",
       "think first, as --think or --think=high: true, false, high, medium, low, max",
     )
+    .option("--insecure", "use plain HTTP when the model has to be pulled")
     .option("--hidethinking", "do not show what the model thinks")
     .option("--nowordwrap", "leave lines as the model wrote them, which is always so")
     .action(async (model: string, prompt: string[], flags: RunFlags) => {
@@ -187,6 +201,28 @@ function addStop(program: Command, config: Config): void {
     .action(async (model: string) => {
       const { stop } = await import("./commands/list.ts")
       await stop(await connect(config), model)
+    })
+}
+
+function addTransfers(program: Command, config: Config): void {
+  program
+    .command("pull <model>")
+    .description("Pull a model from a registry")
+    .option("--quant <type>", "quantisation to take, instead of the best that fits this machine")
+    .option("--insecure", "use plain HTTP")
+    .option("--json", "print progress as JSON, one object a line")
+    .action(async (model: string, flags: PullFlags) => {
+      const { pull } = await import("./commands/transfer.ts")
+      await pull(config, model, flags)
+    })
+  program
+    .command("push <model>")
+    .description("Push a model to a registry")
+    .option("--insecure", "use plain HTTP")
+    .option("--json", "print progress as JSON, one object a line")
+    .action(async (model: string, flags: TransferFlags) => {
+      const { push } = await import("./commands/transfer.ts")
+      await push(config, model, flags)
     })
 }
 

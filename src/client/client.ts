@@ -104,6 +104,16 @@ export class Client {
     if (!response.ok) throw await errorOf(response)
   }
 
+  /** Fetches a model from its registry. */
+  pull(fields: RequestFields, signal?: AbortSignal): AsyncGenerator<ProgressReply> {
+    return this.#stream("/api/pull", fields, signal)
+  }
+
+  /** Sends a model to its registry. */
+  push(fields: RequestFields, signal?: AbortSignal): AsyncGenerator<ProgressReply> {
+    return this.#stream("/api/push", fields, signal)
+  }
+
   async #json<T>(
     method: Method,
     path: string,

@@ -17,6 +17,7 @@ import { checkHost, checkOrigin } from "./middleware.ts"
 import { BLOBS_PATH, modelRoutes } from "./routes/models.ts"
 import { ollamaRoutes } from "./routes/ollama.ts"
 import { openaiRoutes } from "./routes/openai.ts"
+import { registryRoutes } from "./routes/registry.ts"
 
 /** Largest request body that is read into memory: a long conversation with images in base64. */
 const BODY_BYTES_MAX = 256 * 2 ** 20
@@ -47,6 +48,7 @@ export function createRoutes({ app, config, log, version }: ServerOptions): Hono
   hono.use(limitBody)
   hono.route("/", ollamaRoutes(app, version))
   hono.route("/", modelRoutes(app))
+  hono.route("/", registryRoutes(app))
   hono.route("/", openaiRoutes(app))
   hono.notFound((c) => {
     const isKnown = hono.routes.some(

@@ -6,14 +6,18 @@
 
 import type { Config } from "../config.ts"
 import { Pool } from "../pool/pool.ts"
+import { findCredential } from "../registry/credentials.ts"
+import { loadIdentity } from "../registry/identity.ts"
 import { RunnerHandle } from "../runner/handle.ts"
 import { selfCommand } from "../util/executable.ts"
 import type { Logger } from "../util/log.ts"
 import { Catalog } from "./catalog.ts"
 import { Generator, type ModelRunner } from "./generate.ts"
 import { Library } from "./library.ts"
+import { keyFiles, networkOf } from "./network.ts"
 import { Resolver } from "./resolve.ts"
 import { openFile, openStores, type Stores } from "./stores.ts"
+import { Transfers } from "./transfer.ts"
 
 /** The use cases. Dispose it to end every runner. */
 export interface App extends AsyncDisposable {
@@ -22,6 +26,7 @@ export interface App extends AsyncDisposable {
   readonly library: Library
   /** Where models come from. */
   readonly stores: Stores
+  readonly transfers: Transfers
 }
 
 /** What an app is made of. */
@@ -40,6 +45,7 @@ export interface AppOptions {
 export function createApp({ config, log, file }: AppOptions): App {
   const stores = file === undefined ? openStores(config, log) : openFile(file)
   const resolver = new Resolver(stores.all, { goTemplate: config.goTemplate })
+  const transfers = createTransfers(config, stores)
   const pool = new Pool<ModelRunner>(
     {
       start: (load, hooks) =>
@@ -63,8 +69,30 @@ export function createApp({ config, log, file }: AppOptions): App {
   return {
     catalog: new Catalog({ resolver, pool, log }),
     generator: new Generator({ resolver, pool, config, log }),
-    library: new Library(stores, { keepsUnused: config.keepsUnused, command: selfCommand() }),
+    library: new Library(stores, {
+      keepsUnused: config.keepsUnused,
+      command: selfCommand(),
+      pull: (name, signal) => transfers.pullName(name, { insecure: false, signal }),
+    }),
     stores,
-    [Symbol.asyncDispose]: () => pool[Symbol.asyncDispose](),
+    transfers,
+    async [Symbol.asyncDispose]() {
+      await Promise.all([pool[Symbol.asyncDispose](), transfers[Symbol.asyncDispose]()])
+    },
   }
+}
+
+/** What speaks to registries. */
+function createTransfers(config: Config, stores: Stores): Transfers {
+  return new Transfers({
+    stores,
+    cache: config.cache,
+    network: networkOf(config),
+    auth: {
+      credential: (host) => findCredential(host, process.env),
+      identity: () => loadIdentity(keyFiles()),
+      realms: config.registryRealms,
+    },
+    policy: config,
+  })
 }

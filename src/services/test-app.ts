@@ -8,12 +8,13 @@
 
 import { hash } from "node:crypto"
 import { mkdirSync, writeFileSync } from "node:fs"
-import { dirname } from "node:path"
+import { dirname, join } from "node:path"
 
 import type { ChatEvent } from "../chat/message.ts"
 import { type Config, readConfig } from "../config.ts"
 import { encodeGguf, type GgufInput, packStrings, text, u32 } from "../gguf/write.ts"
 import { Pool } from "../pool/pool.ts"
+import { loadIdentity } from "../registry/identity.ts"
 import type { AnswerRequest, EngineStatus, LoadedFacts, LoadOptions } from "../runner/protocol.ts"
 import { blobFilePath, parseDigest } from "../store/digest.ts"
 import { openStore } from "../store/folder-store.ts"
@@ -26,6 +27,7 @@ import { Generator, type ModelRunner } from "./generate.ts"
 import { Library } from "./library.ts"
 import { Resolver } from "./resolve.ts"
 import type { Stores } from "./stores.ts"
+import { Transfers } from "./transfer.ts"
 
 /** What a model of a test says about itself. */
 export interface TestModel {
@@ -137,6 +139,7 @@ export class TestApp implements App {
   readonly resolver: Resolver
   readonly stores: Stores
   readonly library: Library
+  readonly transfers: Transfers
   readonly catalog: Catalog
   readonly generator: Generator
   readonly pool: Pool<ModelRunner>
@@ -162,6 +165,18 @@ export class TestApp implements App {
     const store = openStore(this.folder.root, { readOnly: false })
     this.stores = { own: store, folders: [store], all: store }
     this.library = new Library(this.stores, { keepsUnused: false, command: [] })
+    this.transfers = new Transfers({
+      stores: this.stores,
+      cache: join(this.folder.root, "cache"),
+      network: { userAgent: "cria/test", replyMs: 10_000 },
+      auth: {
+        credential: () => Promise.resolve(undefined),
+        identity: () => loadIdentity([join(this.folder.root, "id_ed25519")]),
+        realms: [],
+      },
+      policy: this.config,
+      patience: { tries: 3, pauseMs: 1, pauseMsMax: 5, stallMs: 1000, stealMs: 200 },
+    })
     this.resolver = new Resolver(store, { goTemplate })
     this.pool = new Pool<ModelRunner>(
       {
@@ -227,6 +242,7 @@ export class TestApp implements App {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.pool[Symbol.asyncDispose]()
+    await this.transfers[Symbol.asyncDispose]()
     this.folder[Symbol.dispose]()
   }
 

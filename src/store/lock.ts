@@ -8,15 +8,19 @@
  * @module
  */
 import { Database } from "bun:sqlite"
-import { mkdirSync } from "node:fs"
-import { join } from "node:path"
+import { existsSync, mkdirSync, rmSync } from "node:fs"
+import { basename, dirname, join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
 
 import { CriaError } from "../util/errors.ts"
+import { type Digest, digestFileName } from "./digest.ts"
 import { cannotWrite } from "./durable.ts"
 
 /** Beside `manifests` and `blobs`, where Ollama looks at nothing. */
 const LOCK_FILE = ".cria.lock"
+
+/** Beside it, a file for each blob that is being fetched. */
+const LOCKS_FOLDER = ".cria-locks"
 
 /** Between two attempts. Owners are done in 1 to 50 ms. */
 const RETRY_MS = 5
@@ -49,14 +53,39 @@ export async function withStoreLock<T>(
   return body()
 }
 
-function openLock(root: string): Database {
+/** A lock that is held. Dispose it to let go. */
+export type FileLock = Disposable
+
+/**
+ * Takes the lock on the partial file of a blob, for as long as its bytes are fetched.
+ *
+ * @returns Undefined when somebody else has it, in this process or another.
+ * @throws {CriaError} `unavailable` when the folder cannot be written.
+ */
+export function tryFileLock(root: string, digest: Digest): FileLock | undefined {
+  const path = join(root, LOCKS_FOLDER, digestFileName(digest))
+  const lock = openLock(dirname(path), basename(path))
+  // Whoever had it before has removed the file: then this is no lock on anything.
+  if (!tryLock(lock) || !existsSync(path)) {
+    lock.close()
+    return undefined
+  }
+  return {
+    [Symbol.dispose]() {
+      rmSync(path, { force: true })
+      lock.close()
+    },
+  }
+}
+
+function openLock(folder: string, name: string = LOCK_FILE): Database {
   try {
-    mkdirSync(root, { recursive: true })
-    const lock = new Database(join(root, LOCK_FILE), { create: true, readwrite: true })
+    mkdirSync(folder, { recursive: true })
+    const lock = new Database(join(folder, name), { create: true, readwrite: true })
     lock.run("PRAGMA busy_timeout = 0")
     return lock
   } catch (error) {
-    throw cannotWrite(join(root, LOCK_FILE), error)
+    throw cannotWrite(join(folder, name), error)
   }
 }
 

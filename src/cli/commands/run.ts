@@ -6,6 +6,7 @@
 
 import { resolve } from "node:path"
 
+import type { ShowReply } from "../../api/ollama.ts"
 import type { Client } from "../../client/client.ts"
 import type { Config } from "../../config.ts"
 import { CriaError, errorMessage } from "../../util/errors.ts"
@@ -14,6 +15,7 @@ import { printAnswer, printMetrics } from "../answer-printer.ts"
 import { connectOrStart } from "../connect.ts"
 import { Spinner } from "../output.ts"
 import { talk } from "../repl.ts"
+import { pullMissing } from "./transfer.ts"
 
 /** Flags of the command. */
 export interface RunFlags {
@@ -22,6 +24,7 @@ export interface RunFlags {
   readonly format?: string
   readonly think?: string
   readonly hidethinking?: boolean
+  readonly insecure?: boolean
 }
 
 /** What stays the same during a session with a model. */
@@ -68,7 +71,7 @@ export async function run(
     const { client } = connection
     // A server of our own for a file has that model only, under a name that it made of the file's.
     const name = file === undefined ? model : ((await client.tags())[0]?.name ?? file)
-    const known = await client.show(name)
+    const known = await showOrPull(client, name, flags, interrupt.signal)
     const session: Session = {
       client,
       model: name,
@@ -85,6 +88,22 @@ export async function run(
     process.exitCode = INTERRUPTED
   } finally {
     spinner[Symbol.dispose]()
+  }
+}
+
+/** What a model is; one that is not installed is pulled first. */
+async function showOrPull(
+  client: Client,
+  model: string,
+  { insecure }: RunFlags,
+  signal: AbortSignal,
+): Promise<ShowReply> {
+  try {
+    return await client.show(model)
+  } catch (error) {
+    if (!(error instanceof CriaError && error.code === "not-found")) throw error
+    await pullMissing(client, { model, insecure }, signal)
+    return client.show(model)
   }
 }
 

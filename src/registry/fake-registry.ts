@@ -1,0 +1,268 @@
+/**
+ * A registry in this process that misbehaves on demand: for tests.
+ *
+ * Speaks the `/v2` protocol over loopback, with repositories in memory, and can cut connections, answer with errors,
+ * send slowly, lie about lengths, ignore ranges, redirect to a second host, and ask for tokens.
+ *
+ * @module
+ */
+
+import { hash } from "node:crypto"
+import {
+  type AddressInfo,
+  connect,
+  createServer,
+  type Server as TcpServer,
+  type Socket,
+} from "node:net"
+
+import { MEDIA_TYPES } from "../store/manifest.ts"
+
+/** A request as a fault sees it. */
+export interface SeenRequest {
+  readonly method: string
+  readonly path: string
+  readonly headers: Headers
+  /** How many requests of this kind and path came before. */
+  readonly nth: number
+}
+
+/** What may go wrong: a reply instead of the right one, or undefined. */
+export type FakeFault = (request: SeenRequest) => Response | undefined
+
+/** See the module. */
+export class FakeRegistry implements AsyncDisposable {
+  readonly blobs = new Map<string, Uint8Array>()
+  readonly manifests = new Map<string, Uint8Array>()
+  readonly uploads = new Map<string, Buffer>()
+  /** All requests, as `GET /v2/…`, with their `Authorization`. */
+  readonly log: { line: string; authorization: string | null; range: string | null }[] = []
+  fault: FakeFault = () => undefined
+  ignoresRanges = false
+  /** Sends blobs by a redirect to this origin. */
+  storage: string | undefined
+  readonly #counts = new Map<string, number>()
+  readonly #server = Bun.serve({
+    port: 0,
+    hostname: "127.0.0.1",
+    idleTimeout: 0,
+    fetch: (request) => this.#answer(request),
+  })
+
+  /** `127.0.0.1:port`. */
+  get host(): string {
+    return `127.0.0.1:${this.#server.port}`
+  }
+
+  get origin(): string {
+    return `http://${this.host}`
+  }
+
+  /** Puts a model there; the digest of each content. */
+  add(name: string, contents: readonly Uint8Array[], config = "{}"): string[] {
+    const put = (bytes: Uint8Array, mediaType: string) => {
+      const digest = `sha256:${hash("sha256", bytes, "hex")}`
+      this.blobs.set(digest, bytes)
+      return { mediaType, digest, size: bytes.length }
+    }
+    const layers = contents.map((bytes) => put(bytes, MEDIA_TYPES.model))
+    const manifest = {
+      schemaVersion: 2,
+      mediaType: MEDIA_TYPES.manifest,
+      config: put(Buffer.from(config), MEDIA_TYPES.config),
+      layers,
+    }
+    this.manifests.set(name, Buffer.from(JSON.stringify(manifest)))
+    return layers.map(({ digest }) => digest)
+  }
+
+  /** Requests whose line matches. */
+  count(pattern: RegExp): number {
+    return this.log.filter(({ line }) => pattern.test(line)).length
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#server.stop(true)
+  }
+
+  async #answer(request: Request): Promise<Response> {
+    const { pathname: path, searchParams } = new URL(request.url)
+    const { method, headers } = request
+    const key = `${method} ${path}`
+    const nth = this.#counts.get(key) ?? 0
+    this.#counts.set(key, nth + 1)
+    const authorization = headers.get("Authorization")
+    this.log.push({ line: key, authorization, range: headers.get("Range") })
+    const faulty = this.fault({ method, path, headers, nth })
+    if (faulty !== undefined) return faulty
+    const [, name = "", kind = "", rest = ""] =
+      /^\/v2\/(.+?)\/(manifests|blobs|tags)\/(.+)$/.exec(path) ?? []
+    if (kind === "tags") return this.#tags(name)
+    if (kind === "manifests") return this.#manifest(request, `${name}:${rest}`)
+    if (rest.startsWith("uploads/")) return this.#upload(request, rest, searchParams)
+    if (kind === "blobs") return this.#blob(request, rest)
+    return new Response("what?", { status: 404 })
+  }
+
+  #tags(name: string): Response {
+    const tags = [...this.manifests.keys()]
+      .filter((key) => key.startsWith(`${name}:`))
+      .map((key) => key.slice(name.length + 1))
+    return Response.json({ name, tags })
+  }
+
+  async #manifest(request: Request, key: string): Promise<Response> {
+    if (request.method === "PUT") {
+      this.manifests.set(key, await request.bytes())
+      return new Response(null, { status: 201 })
+    }
+    const bytes = this.manifests.get(key)
+    return bytes === undefined
+      ? Response.json({ errors: [{ code: "MANIFEST_UNKNOWN" }] }, { status: 404 })
+      : new Response(bytes)
+  }
+
+  #blob({ method, headers }: Request, digest: string): Response {
+    const bytes = this.blobs.get(digest)
+    if (bytes === undefined) return new Response(null, { status: 404 })
+    if (method === "HEAD") {
+      return new Response(null, { headers: { "Content-Length": String(bytes.length) } })
+    }
+    if (this.storage !== undefined) {
+      return new Response(null, {
+        status: 307,
+        headers: { Location: `${this.storage}/v2/store/x/blobs/${digest}` },
+      })
+    }
+    const [, from, to] = /^bytes=(\d+)-(\d+)$/.exec(headers.get("Range") ?? "") ?? []
+    if (from === undefined || this.ignoresRanges) return new Response(bytes)
+    return rangeReply(bytes, Number(from), Number(to) + 1)
+  }
+
+  async #upload(request: Request, rest: string, query: URLSearchParams): Promise<Response> {
+    const { method } = request
+    const headers = (id: string): Record<string, string> => {
+      const end = Math.max(0, (this.uploads.get(id)?.length ?? 0) - 1)
+      return {
+        Location: new URL(request.url).pathname.replace(/uploads\/.*/, `uploads/${id}`),
+        Range: `0-${end}`,
+      }
+    }
+    if (method === "POST") {
+      if (this.blobs.has(query.get("mount") ?? "")) return new Response(null, { status: 201 })
+      const id = crypto.randomUUID()
+      this.uploads.set(id, Buffer.alloc(0))
+      return new Response(null, { status: 202, headers: headers(id) })
+    }
+    const id = rest.slice("uploads/".length)
+    const content = this.uploads.get(id)
+    if (content === undefined) return new Response(null, { status: 404 })
+    if (method === "GET") return new Response(null, { status: 204, headers: headers(id) })
+    if (method === "PATCH") {
+      const start = Number(/^(\d+)-/.exec(request.headers.get("Content-Range") ?? "")?.[1])
+      if (start !== content.length) return new Response(null, { status: 416, headers: headers(id) })
+      this.uploads.set(id, Buffer.concat([content, await request.bytes()]))
+      return new Response(null, { status: 202, headers: headers(id) })
+    }
+    const digest = `sha256:${hash("sha256", content, "hex")}`
+    if (digest !== query.get("digest")) return new Response("DIGEST_INVALID", { status: 400 })
+    this.blobs.set(digest, content)
+    this.uploads.delete(id)
+    return new Response(null, { status: 201 })
+  }
+}
+
+/** A reply with a part of a content. */
+export function rangeReply(bytes: Uint8Array, start: number, end: number): Response {
+  return new Response(bytes.subarray(start, end), {
+    status: 206,
+    headers: {
+      "Content-Range": `bytes ${start}-${Math.min(end, bytes.length) - 1}/${bytes.length}`,
+    },
+  })
+}
+
+/** A reply that gives these bytes in pieces, each when `next` resolves. */
+export function slowReply(
+  pieces: readonly Uint8Array[],
+  next: (index: number) => Promise<void>,
+  init: ResponseInit,
+): Response {
+  let index = 0
+  const body = new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      const piece = pieces[index]
+      if (piece === undefined) return controller.close()
+      await next(index++)
+      controller.enqueue(piece)
+    },
+  })
+  return new Response(body, init)
+}
+
+/**
+ * A TCP proxy in front of a registry that cuts connections: each after it has passed on so many bytes of replies.
+ */
+export class CuttingProxy implements AsyncDisposable {
+  /** Bytes that the next connections let through, in turn; Infinity when used up. */
+  readonly limits: number[]
+  /** Connections that were cut. */
+  cuts = 0
+  readonly #server: TcpServer
+  readonly #sockets = new Set<Socket>()
+
+  /** Use {@link CuttingProxy.start}. */
+  constructor(server: TcpServer, limits: number[]) {
+    this.#server = server
+    this.limits = limits
+  }
+
+  /** @param host `address:port` of what it stands before. */
+  static async start(host: string, limits: number[]): Promise<CuttingProxy> {
+    const server = createServer()
+    const proxy = new CuttingProxy(server, limits)
+    const [address = "", port = ""] = host.split(":")
+    server.on("connection", (client) => proxy.#join(client, connect(Number(port), address)))
+    const listening = Promise.withResolvers<void>()
+    server.listen(0, "127.0.0.1", () => listening.resolve())
+    await listening.promise
+    return proxy
+  }
+
+  get host(): string {
+    // A server on TCP has an address with a port.
+    return `127.0.0.1:${(this.#server.address() as AddressInfo).port}`
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const socket of this.#sockets) socket.destroy()
+    const closed = Promise.withResolvers<void>()
+    this.#server.close(() => closed.resolve())
+    await closed.promise
+  }
+
+  #join(client: Socket, upstream: Socket): void {
+    let left = this.limits.shift() ?? Infinity
+    const cut = () => {
+      client.destroy()
+      upstream.destroy()
+    }
+    for (const socket of [client, upstream]) {
+      this.#sockets.add(socket)
+      socket.on("error", cut)
+      socket.on("close", () => {
+        this.#sockets.delete(socket)
+        cut()
+      })
+    }
+    client.on("data", (bytes) => upstream.write(bytes))
+    upstream.on("data", (bytes: Buffer) => {
+      client.write(bytes.subarray(0, Math.min(left, bytes.length)))
+      left -= bytes.length
+      if (left > 0) return
+      this.cuts++
+      client.end()
+      setTimeout(cut, 10)
+    })
+  }
+}

@@ -1,0 +1,228 @@
+/**
+ * One HTTP exchange with a machine that nobody trusts: bounded in time and memory, never redirected by itself.
+ *
+ * Owns timeouts, the limits of bodies, and the translation of failures into {@link Fault}s, from which callers decide
+ * whether to try again. Proxies (`HTTPS_PROXY`, `NO_PROXY`) are Bun's business; registries and tokens that of others.
+ *
+ * @module
+ */
+
+import { gunzipSync, zstdDecompressSync } from "node:zlib"
+
+import { CriaError, errorMessage } from "../util/errors.ts"
+
+/** How to speak to the network. */
+export interface Network {
+  readonly userAgent: string
+  /** Certificate authorities in PEM, instead of those that Bun knows. */
+  readonly ca?: string | undefined
+  /** Milliseconds until the head of a reply has to be there. */
+  readonly replyMs: number
+}
+
+/** A request. */
+export interface HttpRequest {
+  readonly method: "GET" | "HEAD" | "POST" | "PATCH" | "PUT" | "DELETE"
+  readonly url: URL
+  readonly headers?: Readonly<Record<string, string>>
+  readonly body?: Uint8Array | ReadableStream<Uint8Array> | undefined
+  readonly signal?: AbortSignal | undefined
+}
+
+/** Why an exchange failed, as the cause of its `CriaError`. */
+export class Fault {
+  /** refused: nobody there. broken: it ended early. status: an answer that is an error. untrusted: bad certificate. */
+  readonly kind: "refused" | "broken" | "status" | "untrusted"
+  readonly status: number
+  /** What the server asks for; undefined when it does not say. */
+  readonly retryAfterMs: number | undefined
+  readonly cause: unknown
+
+  constructor(
+    kind: Fault["kind"],
+    details: { status?: number; retryAfterMs?: number | undefined; cause?: unknown } = {},
+  ) {
+    this.kind = kind
+    this.status = details.status ?? 0
+    this.retryAfterMs = details.retryAfterMs
+    this.cause = details.cause
+  }
+}
+
+/** Longest text of an error that is repeated. */
+const ERROR_BYTES_MAX = 4096
+
+/** Longer than this nobody waits because a server says so. */
+const RETRY_AFTER_MS_MAX = 60_000
+
+/** Milliseconds for the body of a small reply. */
+const SMALL_BODY_MS = 60_000
+
+/** Statuses after which the same request may succeed. */
+const PASSING: ReadonlySet<number> = new Set([408, 425, 429, 500, 502, 503, 504])
+
+/** The reason for a failed exchange; undefined for errors of another kind. */
+export function faultOf(error: unknown): Fault | undefined {
+  return error instanceof CriaError && error.cause instanceof Fault ? error.cause : undefined
+}
+
+/** Whether the same request may succeed when it is sent again. */
+export function isPassing(error: unknown): boolean {
+  const fault = faultOf(error)
+  if (fault === undefined) return false
+  return fault.kind === "broken" || (fault.kind === "status" && PASSING.has(fault.status))
+}
+
+/**
+ * Sends a request and waits for the head of the reply, whatever its status.
+ *
+ * @throws {CriaError} `unavailable` with a {@link Fault} as its cause; the signal's reason when it was aborted.
+ */
+export async function exchange(network: Network, request: HttpRequest): Promise<Response> {
+  const { method, url, headers = {}, body, signal } = request
+  signal?.throwIfAborted()
+  const timeout = new AbortController()
+  const timer = setTimeout(() => timeout.abort(), network.replyMs)
+  const init: BunFetchRequestInit = {
+    method,
+    redirect: "manual",
+    decompress: false,
+    headers: { "User-Agent": network.userAgent, "Accept-Encoding": "identity", ...headers },
+    signal: signal === undefined ? timeout.signal : AbortSignal.any([signal, timeout.signal]),
+    ...(body === undefined ? {} : { body }),
+    ...(network.ca === undefined ? {} : { tls: { ca: network.ca } }),
+  }
+  try {
+    return await fetch(url, init)
+  } catch (error) {
+    signal?.throwIfAborted()
+    const cause = timeout.signal.aborted ? new Error("no answer in time") : error
+    throw unreachable(url, cause)
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** Certificates that do not check out, in OpenSSL's and BoringSSL's words. */
+const CERTIFICATE = /CERT|SELF_SIGNED|ISSUER|TLS|SSL/
+
+const NOBODY: ReadonlySet<string> = new Set([
+  "ECONNREFUSED",
+  "ENOTFOUND",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "EAI_AGAIN",
+  "ENETDOWN",
+])
+
+/** The error for a connection that failed. */
+export function unreachable(url: URL, cause: unknown): CriaError {
+  // System errors of Bun have a code.
+  const code = (cause as { code?: string } | undefined)?.code ?? ""
+  const text = `Cannot reach "${url.host}": ${errorMessage(cause)}`
+  if (CERTIFICATE.test(code)) {
+    return new CriaError("unavailable", text, {
+      hint: `Set SSL_CERT_FILE to the certificate authority of "${url.host}"; --insecure is for registries without TLS`,
+      cause: new Fault("untrusted", { cause }),
+    })
+  }
+  const kind = NOBODY.has(code) ? "refused" : "broken"
+  const hint = "Check the name, the network, and HTTPS_PROXY if there is a proxy"
+  return new CriaError("unavailable", text, {
+    ...(kind === "refused" ? { hint } : {}),
+    cause: new Fault(kind, { cause }),
+  })
+}
+
+/**
+ * The error for a reply whose status says that it is none. Reads its body.
+ *
+ * @param subject What was asked for, for the text.
+ */
+export async function statusError(response: Response, subject: string): Promise<CriaError> {
+  const { status } = response
+  const retryAfterMs = retryAfter(response.headers.get("Retry-After"))
+  const fault = new Fault("status", { status, retryAfterMs })
+  if (status === 401 || status === 403) {
+    await discard(response)
+    return new CriaError("unavailable", "unauthorized: access denied", { cause: fault })
+  }
+  if (status === 404) {
+    await discard(response)
+    return new CriaError("not-found", "file does not exist", { hint: subject, cause: fault })
+  }
+  const text = await readText(response, ERROR_BYTES_MAX).catch(() => "")
+  return new CriaError("unavailable", `${status}: ${oneLine(text)}`, {
+    hint: subject,
+    cause: fault,
+  })
+}
+
+/** Control characters and line ends of a stranger's text made harmless. */
+function oneLine(text: string): string {
+  return text
+    .trim()
+    .slice(0, 500)
+    .replaceAll(/[\p{Cc}\p{Cf}]+/gu, " ")
+}
+
+/** Seconds or a date. */
+function retryAfter(header: string | null): number | undefined {
+  if (header === null) return undefined
+  const ms = /^\d{1,9}$/.test(header) ? Number(header) * 1000 : Date.parse(header) - Date.now()
+  return Number.isFinite(ms) ? Math.min(Math.max(0, ms), RETRY_AFTER_MS_MAX) : undefined
+}
+
+/** Lets go of a reply whose body nobody wants. */
+export async function discard(response: Response): Promise<void> {
+  await response.body?.cancel().catch(() => {})
+}
+
+/** Like {@link readBytes}, as text. */
+export async function readText(response: Response, bytesMax: number): Promise<string> {
+  return new TextDecoder().decode(await readBytes(response, bytesMax))
+}
+
+/**
+ * Reads a small body. A compressed one counts with its full size, and is not unpacked further than the limit.
+ *
+ * @throws {CriaError} `unavailable` when it is longer, breaks off, or does not come.
+ */
+export async function readBytes(response: Response, bytesMax: number): Promise<Uint8Array> {
+  const url = new URL(response.url)
+  const chunks: Uint8Array[] = []
+  let size = 0
+  const late = setTimeout(() => void discard(response), SMALL_BODY_MS)
+  const deadline = performance.now() + SMALL_BODY_MS
+  try {
+    for await (const chunk of response.body ?? []) {
+      size += chunk.length
+      if (size > bytesMax) throw tooLong(url, bytesMax)
+      chunks.push(chunk)
+    }
+  } catch (error) {
+    throw error instanceof CriaError ? error : unreachable(url, error)
+  } finally {
+    clearTimeout(late)
+  }
+  if (performance.now() > deadline) throw unreachable(url, new Error("no answer in time"))
+  return unpacked(Buffer.concat(chunks), response, bytesMax)
+}
+
+function unpacked(bytes: Uint8Array, response: Response, bytesMax: number): Uint8Array {
+  const encoding = response.headers.get("Content-Encoding") ?? "identity"
+  const url = new URL(response.url)
+  try {
+    if (encoding === "identity") return bytes
+    if (encoding === "gzip") return gunzipSync(bytes, { maxOutputLength: bytesMax })
+    if (encoding === "zstd") return zstdDecompressSync(bytes, { maxOutputLength: bytesMax })
+  } catch (cause) {
+    throw tooLong(url, bytesMax, cause)
+  }
+  throw new CriaError("unavailable", `Cannot read the reply of "${url.host}": ${encoding} encoding`)
+}
+
+function tooLong({ host }: URL, bytesMax: number, cause?: unknown): CriaError {
+  const text = `Cannot read the reply of "${host}": more than ${bytesMax} bytes, or damaged`
+  return new CriaError("unavailable", text, { cause })
+}

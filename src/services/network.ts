@@ -1,0 +1,36 @@
+/**
+ * How this machine speaks to registries, by its settings.
+ *
+ * @module
+ */
+
+import { homedir } from "node:os"
+import { join } from "node:path"
+
+import type { Config } from "../config.ts"
+import type { Network } from "../registry/http.ts"
+import { readRegularFile } from "../store/files.ts"
+import { VERSION } from "../version.ts"
+
+/** Registries that do not answer within this are given up. */
+const REPLY_MS = 30_000
+
+/** All authorities of a system are some 300 kB. */
+const CA_BYTES_MAX = 16 * 2 ** 20
+
+/** @throws {CriaError} When the file of certificate authorities cannot be read. */
+export function networkOf({ caFile }: Pick<Config, "caFile">): Network {
+  const ca =
+    caFile === undefined ? undefined : readRegularFile(caFile, CA_BYTES_MAX).bytes.toString("utf8")
+  return { userAgent: userAgent(), ca, replyMs: REPLY_MS }
+}
+
+/** Files that may hold the user's key: Ollama's, then our own, which is made when there is none. */
+export function keyFiles(): string[] {
+  return [join(homedir(), ".ollama/id_ed25519"), join(homedir(), ".cria/id_ed25519")]
+}
+
+/** In the form that registries know from Ollama. */
+function userAgent(): string {
+  return `cria/${VERSION} (${process.arch} ${process.platform}) Bun/${process.versions["bun"] ?? ""}`
+}

@@ -1,0 +1,712 @@
+import { describe, expect, test } from "bun:test"
+import { rejects } from "node:assert/strict"
+import { hash, randomBytes } from "node:crypto"
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
+import { dirname, join } from "node:path"
+
+import { CuttingProxy, FakeRegistry, rangeReply, slowReply } from "../registry/fake-registry.ts"
+import { formatNote } from "../registry/parts.ts"
+import { blobFilePath, parseDigest } from "../store/digest.ts"
+import { openStore } from "../store/folder-store.ts"
+import { manifestPath, parseName } from "../store/name.ts"
+import { TestStore } from "../store/test-store.ts"
+import type { Progress } from "./progress.ts"
+import { Transfers } from "./transfer.ts"
+
+const MIB = 2 ** 20
+
+/** A store with transfers that are not patient. */
+class Machine implements AsyncDisposable {
+  readonly folder = new TestStore()
+  readonly store = openStore(this.folder.root, { readOnly: false })
+  readonly cache = join(this.folder.root, "cache")
+  readonly transfers: Transfers
+  signatures = 0
+
+  constructor(
+    options: {
+      registries?: string[]
+      isOffline?: boolean
+      stallMs?: number
+      pauseMs?: number
+    } = {},
+  ) {
+    const { registries = [], isOffline = false, stallMs = 300, pauseMs = 1 } = options
+    this.transfers = new Transfers({
+      stores: { own: this.store, folders: [this.store], all: this.store },
+      network: { userAgent: "cria/test", replyMs: 5000 },
+      auth: {
+        credential: () => Promise.resolve(undefined),
+        identity: () => {
+          this.signatures++
+          return { publicKey: "key", sign: () => "signature" }
+        },
+        realms: [],
+      },
+      cache: this.cache,
+      policy: { registries, isOffline, keepsUnused: false },
+      patience: { tries: 4, pauseMs, pauseMsMax: 200, stallMs, stealMs: 100 },
+    })
+  }
+
+  pull(name: string, signal?: AbortSignal): Promise<Progress[]> {
+    return Array.fromAsync(this.transfers.pull(name, { insecure: true, signal }))
+  }
+
+  push(name: string): Promise<Progress[]> {
+    return Array.fromAsync(this.transfers.push(name, { insecure: true }))
+  }
+
+  /** The installed manifest. */
+  manifest(name: string): Buffer {
+    return readFileSync(manifestPath(this.store.root, parseName(name)))
+  }
+
+  blob(digest = ""): Buffer {
+    return readFileSync(this.path(digest))
+  }
+
+  path(digest: string): string {
+    return blobFilePath(this.store.root, parseDigest(digest))
+  }
+
+  /** Names in the folder of blobs. */
+  files(): string[] {
+    const folder = join(this.store.root, "blobs")
+    return existsSync(folder) ? readdirSync(folder).toSorted() : []
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.transfers[Symbol.asyncDispose]()
+    this.folder[Symbol.dispose]()
+  }
+}
+
+function statuses(progress: readonly Progress[]): string[] {
+  return [...new Set(progress.map(({ status }) => status))]
+}
+
+/** Whether no blob's progress ever went back. */
+function isMonotonic(progress: readonly Progress[]): boolean {
+  const last = new Map<string, number>()
+  return progress.every(({ digest = "", completed = 0 }) => {
+    const isForward = completed >= (last.get(digest) ?? 0)
+    last.set(digest, completed)
+    return isForward
+  })
+}
+
+const LARGE = randomBytes(40 * MIB + 12_345)
+
+/** Lets the first piece through and no other. */
+function quiet(index: number): Promise<void> {
+  return index === 0 ? Promise.resolve() : new Promise<void>(() => {})
+}
+
+describe("pull", () => {
+  test("brings the manifest and all blobs, byte for byte, and says what Ollama says", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const contents = [LARGE, Buffer.from("small"), Buffer.alloc(0)]
+    const digests = registry.add("me/m:latest", contents)
+    const progress = await machine.pull(`${registry.host}/me/m`)
+    const config = `sha256:${hash("sha256", "{}", "hex")}`
+    expect(statuses(progress)).toEqual([
+      "pulling manifest",
+      ...[...digests, config].map((digest) => `pulling ${digest.slice(7, 19)}`),
+      "verifying sha256 digest",
+      "writing manifest",
+      "success",
+    ])
+    expect(isMonotonic(progress)).toBe(true)
+    expect(machine.manifest(`${registry.host}/me/m`)).toEqual(
+      Buffer.from(registry.manifests.get("me/m:latest") ?? []),
+    )
+    expect(digests.map((digest) => machine.blob(digest).equals(contents.shift() ?? LARGE))).toEqual(
+      [true, true, true],
+    )
+    expect(machine.files()).toHaveLength(4)
+    expect(readdirSync(join(machine.store.root, ".cria-locks"))).toEqual([])
+  })
+
+  test("what is there is not fetched again; a blob of the wrong size is", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const [digest = ""] = registry.add("me/m:latest", [Buffer.from("weights")])
+    await machine.pull(`${registry.host}/me/m`)
+    registry.log.length = 0
+    const again = await machine.pull(`${registry.host}/me/m`)
+    expect(registry.log.map(({ line }) => line)).toEqual(["GET /v2/me/m/manifests/latest"])
+    expect(again.find((line) => line.digest === digest)?.completed).toBe(7)
+    writeFileSync(machine.path(digest), "weig")
+    await machine.pull(`${registry.host}/me/m`)
+    expect(machine.blob(digest).toString()).toBe("weights")
+  })
+
+  test("a new version replaces the old one and removes what nobody needs any more", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const [old = ""] = registry.add("me/m:latest", [Buffer.from("old")])
+    await machine.pull(`${registry.host}/me/m`)
+    registry.add("me/m:latest", [Buffer.from("new")])
+    const progress = await machine.pull(`${registry.host}/me/m`)
+    expect(statuses(progress).slice(-3)).toEqual([
+      "writing manifest",
+      "removing unused layers",
+      "success",
+    ])
+    expect(existsSync(machine.path(old))).toBe(false)
+  })
+
+  test("two pulls at once share one download; the one that stays gets it", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine({ stallMs: 5000 })
+    const [digest = ""] = registry.add("me/a:latest", [LARGE])
+    registry.add("me/b:latest", [LARGE])
+    const gate = Promise.withResolvers<void>()
+    registry.fault = ({ path, headers }) => {
+      if (!path.includes(digest)) return undefined
+      const [, from = "0", to = "0"] = /(\d+)-(\d+)/.exec(headers.get("Range") ?? "") ?? []
+      const bytes = LARGE.subarray(Number(from), Number(to) + 1)
+      const { headers: head, status } = rangeReply(LARGE, Number(from), Number(to) + 1)
+      return slowReply([bytes], () => gate.promise, { status, headers: head })
+    }
+    const leaving = machine.transfers.pull(`${registry.host}/me/a`, { insecure: true })
+    // "pulling manifest", then the first line of the blob: the download runs.
+    await leaving.next()
+    await leaving.next()
+    const staying = machine.pull(`${registry.host}/me/b`)
+    await Bun.sleep(100)
+    await leaving.return(undefined)
+    gate.resolve()
+    expect((await staying).at(-1)).toEqual({ status: "success" })
+    expect(machine.blob(digest).equals(LARGE)).toBe(true)
+    // 40 MiB are three parts.
+    expect(registry.count(new RegExp(digest))).toBe(3)
+  })
+
+  test("cancelling keeps what was fetched, and the next pull goes on from there", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine({ stallMs: 60_000 })
+    const [digest = ""] = registry.add("me/m:latest", [LARGE])
+    const half = 8 * MIB
+    const forever = new Promise<void>(() => {})
+    registry.fault = ({ path, headers }) => {
+      if (!path.includes(digest)) return undefined
+      const [, from = "0", to = "0"] = /(\d+)-(\d+)/.exec(headers.get("Range") ?? "") ?? []
+      const [start, end] = [Number(from), Number(to) + 1]
+      const { headers: head, status } = rangeReply(LARGE, start, end)
+      const pieces = [LARGE.subarray(start, start + half), LARGE.subarray(start + half, end)]
+      return slowReply(pieces, (i) => (i === 0 ? Promise.resolve() : forever), {
+        status,
+        headers: head,
+      })
+    }
+    const cancel = new AbortController()
+    const seen: number[] = []
+    const pulling = machine.transfers.pull(`${registry.host}/me/m`, {
+      insecure: true,
+      signal: cancel.signal,
+    })
+    await rejects(async () => {
+      for await (const { completed = 0 } of pulling) {
+        seen.push(completed)
+        if (completed >= 3 * half - 3 * MIB) cancel.abort(new Error("enough"))
+      }
+    }, /enough/)
+    expect(machine.files().filter((name) => name.includes("-partial-")).length).toBeGreaterThan(0)
+    registry.fault = () => undefined
+    registry.log.length = 0
+    const progress = await machine.pull(`${registry.host}/me/m`)
+    expect(machine.blob(digest).equals(LARGE)).toBe(true)
+    const fetched = registry.log.reduce((sum, { range }) => {
+      const [, from = "0", to = "-1"] = /(\d+)-(\d+)/.exec(range ?? "") ?? []
+      return sum + Number(to) + 1 - Number(from)
+    }, 0)
+    expect(fetched).toBeLessThan(LARGE.length - 3 * half + 4 * MIB)
+    expect(isMonotonic(progress)).toBe(true)
+    expect(machine.files()).toHaveLength(2)
+  })
+
+  test("goes on from what Ollama has left", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const [digest = ""] = registry.add("me/m:latest", [LARGE])
+    const partial = `${machine.path(digest)}-partial`
+    mkdirSync(dirname(partial), { recursive: true })
+    writeFileSync(partial, LARGE)
+    writeFileSync(`${partial}-0`, `{"N":0,"Offset":0,"Size":${30 * MIB},"Completed":${30 * MIB}}`)
+    writeFileSync(
+      `${partial}-1`,
+      `{"N":1,"Offset":${30 * MIB},"Size":${LARGE.length - 30 * MIB},"Completed":0}`,
+    )
+    await machine.pull(`${registry.host}/me/m`)
+    expect(machine.blob(digest).equals(LARGE)).toBe(true)
+    const ranges = registry.log.flatMap(({ line, range }) => (line.includes(digest) ? [range] : []))
+    expect(ranges).toEqual([`bytes=${30 * MIB}-${LARGE.length - 1}`])
+  })
+
+  test("a partial file that was tampered with is found out, and removed", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const [digest = ""] = registry.add("me/m:latest", [LARGE])
+    const partial = `${machine.path(digest)}-partial`
+    mkdirSync(dirname(partial), { recursive: true })
+    const size = 20 * MIB
+    writeFileSync(partial, Buffer.alloc(LARGE.length, 1))
+    writeFileSync(`${partial}-0`, formatNote({ index: 0, offset: 0, size, completed: size }))
+    await rejects(machine.pull(`${registry.host}/me/m`), {
+      message: new RegExp(`^digest mismatch, file must be downloaded again: want ${digest}, got`),
+    })
+    expect(machine.files()).toEqual([])
+    expect(existsSync(join(machine.store.root, "manifests"))).toBe(false)
+    expect((await machine.pull(`${registry.host}/me/m`)).at(-1)?.status).toBe("success")
+  })
+
+  test("a registry that ignores ranges is read from the beginning, once", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    registry.ignoresRanges = true
+    const [digest = ""] = registry.add("me/m:latest", [LARGE])
+    const progress = await machine.pull(`${registry.host}/me/m`)
+    expect(machine.blob(digest).equals(LARGE)).toBe(true)
+    expect(registry.count(new RegExp(digest))).toBe(1)
+    expect(isMonotonic(progress)).toBe(true)
+  })
+
+  test("connections that are cut are replaced, ranges or not", async () => {
+    for (const ignoresRanges of [false, true]) {
+      await using registry = new FakeRegistry()
+      await using machine = new Machine()
+      registry.ignoresRanges = ignoresRanges
+      const [digest = ""] = registry.add("me/m:latest", [LARGE])
+      const limits = [
+        ...Array.from({ length: 12 }, (_, i) => (i + 1) * MIB),
+        ...(ignoresRanges ? [30 * MIB] : []),
+      ]
+      await using proxy = await CuttingProxy.start(
+        registry.host,
+        ignoresRanges ? [9 * MIB, 30 * MIB] : limits,
+      )
+      const progress = await machine.pull(`${proxy.host}/me/m`)
+      expect(machine.blob(digest).equals(LARGE)).toBe(true)
+      expect(proxy.cuts).toBeGreaterThan(0)
+      expect(isMonotonic(progress)).toBe(true)
+    }
+  })
+
+  test("a connection that goes quiet is replaced", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine({ stallMs: 100 })
+    const [digest = ""] = registry.add("me/m:latest", [LARGE])
+    registry.fault = ({ path, headers, nth }) => {
+      if (!path.includes(digest) || nth > 1) return undefined
+      const [, from = "0", to = "0"] = /(\d+)-(\d+)/.exec(headers.get("Range") ?? "") ?? []
+      const { headers: head, status } = rangeReply(LARGE, Number(from), Number(to) + 1)
+      const pieces = [LARGE.subarray(Number(from), Number(from) + 100_000), Buffer.from("x")]
+      return slowReply(pieces, quiet, { status, headers: head })
+    }
+    await machine.pull(`${registry.host}/me/m`)
+    expect(machine.blob(digest).equals(LARGE)).toBe(true)
+  })
+
+  test.each([408, 416, 429, 500, 502, 503])("status %d passes", async (status) => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const [digest = ""] = registry.add("me/m:latest", [LARGE])
+    registry.fault = ({ path, nth }) =>
+      nth % 2 === 0 && (path.includes(digest) || status !== 416)
+        ? new Response("not now", { status, headers: { "Retry-After": "0" } })
+        : undefined
+    await machine.pull(`${registry.host}/me/m`)
+    expect(machine.blob(digest).equals(LARGE)).toBe(true)
+  })
+
+  test("a registry that never recovers is given up, and what has arrived is kept", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine({ pauseMs: 100 })
+    const [digest = ""] = registry.add("me/m:latest", [LARGE])
+    registry.fault = ({ path, headers }) =>
+      path.includes(digest) && !(headers.get("Range") ?? "").startsWith("bytes=0-")
+        ? new Response("broken", { status: 500 })
+        : undefined
+    await rejects(machine.pull(`${registry.host}/me/m`), {
+      code: "unavailable",
+      message: "max retries exceeded: 500: broken",
+      hint: /go on from there/,
+    })
+    registry.fault = () => undefined
+    registry.log.length = 0
+    await machine.pull(`${registry.host}/me/m`)
+    const lines = registry.log.filter(({ line }) => line.includes(digest))
+    expect(lines.some(({ range }) => range?.startsWith("bytes=0-") === true)).toBe(false)
+  })
+
+  test("wrong bytes are found out and leave nothing", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const [digest = ""] = registry.add("me/m:latest", [LARGE])
+    const wrong = Buffer.from(LARGE)
+    wrong[12_345_678] = (wrong[12_345_678] ?? 0) ^ 1
+    registry.blobs.set(digest, wrong)
+    await rejects(machine.pull(`${registry.host}/me/m`), { message: /^digest mismatch/ })
+    expect(machine.files()).toEqual([])
+  })
+
+  test.each([
+    ["longer than the manifest says", (b: Buffer) => Buffer.concat([b, b])],
+    ["shorter than the manifest says", (b: Buffer) => b.subarray(0, b.length - 1)],
+  ])("a blob that is %s", async (_, change) => {
+    for (const ignoresRanges of [false, true]) {
+      await using registry = new FakeRegistry()
+      await using machine = new Machine()
+      registry.ignoresRanges = ignoresRanges
+      const [digest = ""] = registry.add("me/m:latest", [Buffer.from("weights")])
+      registry.blobs.set(digest, change(Buffer.from("weights")))
+      await rejects(machine.pull(`${registry.host}/me/m`), {
+        message: /the registry has \d+ bytes, its manifest says 7$/,
+      })
+      expect(existsSync(join(machine.store.root, "manifests"))).toBe(false)
+    }
+  })
+
+  test("a range that is not the one asked for is not believed", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const [digest = ""] = registry.add("me/m:latest", [LARGE])
+    registry.fault = ({ path }) => (path.includes(digest) ? rangeReply(LARGE, 5, 100) : undefined)
+    await rejects(machine.pull(`${registry.host}/me/m`), {
+      message: /^max retries exceeded: .*sent range "bytes 5-99\/\d+" for bytes 0-/,
+    })
+  })
+
+  test("a name that is not there", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    await rejects(machine.pull(`${registry.host}/me/none`), {
+      code: "not-found",
+      message: "pull model manifest: file does not exist",
+    })
+    expect(machine.files()).toEqual([])
+  })
+
+  test("http:// needs to be asked for; a registry has to be allowed; offline means no request", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    expect(() =>
+      machine.transfers.pull(`http://${registry.host}/me/m`, { insecure: false }),
+    ).toThrow("insecure protocol http")
+    await using picky = new Machine({ registries: ["registry.ollama.ai"] })
+    expect(() => picky.transfers.pull(`${registry.host}/me/m`, { insecure: true })).toThrow(
+      "not allowed",
+    )
+    await using offline = new Machine({ isOffline: true })
+    expect(() => offline.transfers.pull("m", { insecure: false })).toThrow("offline")
+    expect(registry.log).toEqual([])
+  })
+})
+
+describe("pull — manifests that nobody should send", () => {
+  const digest = `sha256:${"ab".repeat(32)}`
+  const layer = { mediaType: "application/vnd.ollama.image.model", digest, size: 4 }
+  const whole = { schemaVersion: 2, config: layer, layers: [layer] }
+
+  test.each<[string, unknown]>([
+    ["no layers", { ...whole, layers: [] }],
+    ["null for layers", { ...whole, layers: null }],
+    ["null as a layer", { ...whole, layers: [null] }],
+    ["a million layers", { ...whole, layers: Array.from({ length: 1_000_000 }, () => 0) }],
+    [
+      "a digest that is a path",
+      { ...whole, layers: [{ ...layer, digest: "sha256:../../../etc/passwd" }] },
+    ],
+    ["a digest that is too short", { ...whole, layers: [{ ...layer, digest: "sha256:ab" }] }],
+    [
+      "a digest of another kind",
+      { ...whole, layers: [{ ...layer, digest: `sha512:${"ab".repeat(64)}` }] },
+    ],
+    ["a negative size", { ...whole, layers: [{ ...layer, size: -1 }] }],
+    ["a size past 2^53", { ...whole, layers: [{ ...layer, size: 2 ** 60 }] }],
+    ["half a byte", { ...whole, layers: [{ ...layer, size: 0.5 }] }],
+    ["two sizes for one digest", { ...whole, config: { ...layer, size: 5 } }],
+    ["no config", { schemaVersion: 2, layers: [layer] }],
+    ["version 1", { ...whole, schemaVersion: 1 }],
+    ["an index", { schemaVersion: 2, manifests: [layer] }],
+    ["a number", 7],
+    [
+      "tensors for MLX",
+      { ...whole, layers: [{ ...layer, mediaType: "application/vnd.ollama.image.tensor" }] },
+    ],
+  ])("%s", async (_, manifest) => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    registry.manifests.set("me/m:latest", Buffer.from(JSON.stringify(manifest)))
+    await rejects(machine.pull(`${registry.host}/me/m`), { name: "CriaError" })
+    expect(machine.files()).toEqual([])
+    expect(registry.count(/blobs/)).toBe(0)
+  })
+
+  test("5 MiB, a gzip bomb, an unknown encoding, and text that is no JSON", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const bomb = Bun.gzipSync(Buffer.alloc(50 * MIB, 32))
+    const replies = [
+      () => new Response(Buffer.alloc(5 * MIB, 32)),
+      () => new Response(bomb, { headers: { "Content-Encoding": "gzip" } }),
+      () => new Response("x", { headers: { "Content-Encoding": "x-unknown" } }),
+      () => new Response("<html>"),
+    ]
+    for (const reply of replies) {
+      registry.fault = reply
+      await rejects(machine.pull(`${registry.host}/me/m`), { name: "CriaError" })
+    }
+    expect(machine.files()).toEqual([])
+  })
+
+  test("a manifest may be compressed; a blob may not", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const [weights = ""] = registry.add("me/m:latest", [Buffer.from("weights")])
+    const gzip = { headers: { "Content-Encoding": "gzip" } }
+    const manifest = Bun.gzipSync(Buffer.from(registry.manifests.get("me/m:latest") ?? []))
+    registry.fault = ({ path }) =>
+      path.includes("manifests") ? new Response(manifest, gzip) : undefined
+    await machine.pull(`${registry.host}/me/m`)
+    registry.add("me/n:latest", [Buffer.from("others")])
+    registry.fault = ({ path }) =>
+      path.includes("blobs") ? new Response(Bun.gzipSync(Buffer.from("others")), gzip) : undefined
+    await rejects(machine.pull(`${registry.host}/me/n`), { message: /sends it as gzip$/ })
+    expect(statSync(machine.path(weights)).size).toBe(7)
+  })
+
+  test("a disk without room is said before anything is fetched", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const size = 2 ** 52
+    const huge = { ...whole, layers: [{ ...layer, digest: `sha256:${"cd".repeat(32)}`, size }] }
+    registry.manifests.set("me/m:latest", Buffer.from(JSON.stringify(huge)))
+    await rejects(machine.pull(`${registry.host}/me/m`), {
+      code: "unavailable",
+      message: /^Cannot download to ".*": needs 4503 TB, .* free$/,
+      hint: /Free some space/,
+    })
+    expect(registry.count(/blobs/)).toBe(0)
+  })
+})
+
+describe("push", () => {
+  test("what was pushed can be pulled elsewhere, byte for byte", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const weights = machine.folder.blob("application/vnd.ollama.image.model", "weights")
+    machine.folder.model(`${registry.host}/me/m`, [weights])
+    const progress = await machine.push(`${registry.host}/me/m`)
+    expect(statuses(progress)).toEqual([
+      "retrieving manifest",
+      `pushing ${weights.digest.slice(7, 19)}`,
+      expect.stringMatching(/^pushing [0-9a-f]{12}$/),
+      "pushing manifest",
+      "success",
+    ])
+    await using other = new Machine()
+    await other.pull(`${registry.host}/me/m`)
+    expect(other.manifest(`${registry.host}/me/m`)).toEqual(
+      machine.manifest(`${registry.host}/me/m`),
+    )
+    expect(other.blob(weights.digest).toString()).toBe("weights")
+  })
+
+  test("what the registry has is not sent again", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const weights = machine.folder.blob("application/vnd.ollama.image.model", "weights")
+    machine.folder.model(`${registry.host}/me/m`, [weights])
+    await machine.push(`${registry.host}/me/m`)
+    registry.log.length = 0
+    await machine.push(`${registry.host}/me/m`)
+    expect(registry.count(/POST|PATCH/)).toBe(0)
+  })
+
+  test("a layer of another model of the registry is mounted", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const weights = machine.folder.blob("application/vnd.ollama.image.model", "weights")
+    registry.add("me/base:latest", [Buffer.from("weights")])
+    const derived = { ...weights, from: `${registry.host}/me/base:latest` }
+    machine.folder.model(`${registry.host}/me/m`, [derived])
+    registry.fault = ({ method, path }) =>
+      method === "HEAD" && path.includes("/me/m/") ? new Response(null, { status: 404 }) : undefined
+    await machine.push(`${registry.host}/me/m`)
+    expect(registry.count(/^PATCH/)).toBe(1)
+  })
+
+  test("an upload that breaks goes on where the registry is", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const text = randomBytes(6 * MIB).toString("latin1")
+    const weights = machine.folder.blob("application/vnd.ollama.image.model", text)
+    machine.folder.model(`${registry.host}/me/m`, [weights])
+    let broken = 0
+    registry.fault = ({ method, path }) => {
+      if (method !== "PATCH" || broken > 0) return undefined
+      broken++
+      // As much as came before the connection broke.
+      const id = path.split("/").at(-1) ?? ""
+      registry.uploads.set(id, Buffer.from(text).subarray(0, 2 * MIB))
+      return new Response("gone", { status: 502 })
+    }
+    const progress = await machine.push(`${registry.host}/me/m`)
+    expect(isMonotonic(progress)).toBe(true)
+    expect(Buffer.from(registry.blobs.get(weights.digest) ?? []).equals(Buffer.from(text))).toBe(
+      true,
+    )
+  })
+
+  test("an upload that the registry has forgotten begins anew", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const weights = machine.folder.blob("application/vnd.ollama.image.model", "weights")
+    machine.folder.model(`${registry.host}/me/m`, [weights])
+    let isForgotten = false
+    registry.fault = ({ method }) => {
+      if (method === "PATCH" && !isForgotten) {
+        isForgotten = true
+        registry.uploads.clear()
+      }
+      return undefined
+    }
+    await machine.push(`${registry.host}/me/m`)
+    expect(registry.blobs.has(weights.digest)).toBe(true)
+    expect(registry.count(/^POST/)).toBe(3)
+  })
+
+  test("a storage that takes the parts itself gets no authorization", async () => {
+    await using registry = new FakeRegistry()
+    await using storage = new FakeRegistry()
+    await using machine = new Machine()
+    const weights = machine.folder.blob("application/vnd.ollama.image.model", "weights")
+    machine.folder.model(`${registry.host}/me/m`, [weights])
+    storage.fault = () => new Response(null, { status: 200 })
+    registry.fault = ({ method, path, headers }) => {
+      if (headers.get("Authorization") === null) return challenge(registry)
+      if (path === "/token") return Response.json({ token: "secret" })
+      if (method !== "PATCH") return undefined
+      const id = path.split("/").at(-1) ?? ""
+      registry.uploads.set(
+        id,
+        Buffer.from(path.includes("uploads") ? contentOf(machine, weights.digest, registry) : ""),
+      )
+      return new Response(null, {
+        status: 307,
+        headers: { Location: `${storage.origin}/bucket/1`, "Docker-Upload-Location": path },
+      })
+    }
+    await machine.push(`${registry.host}/me/m`)
+    expect(storage.log.map(({ line, authorization }) => [line, authorization])).toEqual([
+      ["PUT /bucket/1", null],
+      ["PUT /bucket/1", null],
+    ])
+  })
+
+  test("a model that is not installed, and one whose blob is damaged", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const seen: string[] = []
+    await rejects(async () => {
+      for await (const { status } of machine.transfers.push("none", { insecure: true }))
+        seen.push(status)
+    }, /model 'none:latest' not found/)
+    expect(seen).toEqual(["retrieving manifest", "couldn't retrieve manifest"])
+    const weights = machine.folder.blob("application/vnd.ollama.image.model", "weights")
+    machine.folder.model(`${registry.host}/me/m`, [weights])
+    writeFileSync(machine.path(weights.digest), "we")
+    await rejects(machine.push(`${registry.host}/me/m`), { message: /missing or damaged$/ })
+    expect(registry.log).toEqual([])
+  })
+})
+
+/** The content that the next finished upload has to have: of what is not there yet. */
+function contentOf(machine: Machine, weights: string, registry: FakeRegistry): string {
+  return registry.blobs.has(weights) ? "{}" : machine.blob(weights).toString()
+}
+
+function challenge(registry: FakeRegistry): Response {
+  return new Response(null, {
+    status: 401,
+    headers: {
+      "WWW-Authenticate": `Bearer realm="${registry.origin}/token",service="s",scope="repository:me/m:pull,push"`,
+    },
+  })
+}
+
+describe("tokens", () => {
+  test("one token serves all requests, and goes to nobody else", async () => {
+    await using registry = new FakeRegistry()
+    await using storage = new FakeRegistry()
+    await using machine = new Machine()
+    const [digest = ""] = registry.add("me/m:latest", [LARGE])
+    storage.add("x:y", [LARGE])
+    storage.blobs.set(`sha256:${hash("sha256", "{}", "hex")}`, Buffer.from("{}"))
+    registry.storage = storage.origin
+    registry.fault = ({ path, headers }) => {
+      if (path === "/token") return Response.json({ token: "secret" })
+      return headers.get("Authorization") === "Bearer secret" ? undefined : challenge(registry)
+    }
+    await machine.pull(`${registry.host}/me/m`)
+    expect(machine.blob(digest).equals(LARGE)).toBe(true)
+    expect(registry.count(/token/)).toBe(1)
+    expect(machine.signatures).toBe(1)
+    expect(storage.log.every(({ authorization }) => authorization === null)).toBe(true)
+    expect(storage.log.length).toBeGreaterThan(3)
+    const asked = registry.log.find(({ line }) => line === "GET /token")
+    expect(asked?.authorization).toBe("key:signature")
+  })
+
+  test("a direct address that expires is asked for again", async () => {
+    await using registry = new FakeRegistry()
+    await using storage = new FakeRegistry()
+    await using machine = new Machine()
+    const [digest = ""] = registry.add("me/m:latest", [LARGE])
+    storage.add("x:y", [LARGE])
+    registry.storage = storage.origin
+    storage.blobs.set(`sha256:${hash("sha256", "{}", "hex")}`, Buffer.from("{}"))
+    storage.fault = ({ nth, path }) =>
+      nth === 1 && path.includes(digest) ? new Response(null, { status: 403 }) : undefined
+    await machine.pull(`${registry.host}/me/m`)
+    expect(machine.blob(digest).equals(LARGE)).toBe(true)
+  })
+
+  test("a realm of somebody else gets neither key nor token", async () => {
+    await using registry = new FakeRegistry()
+    await using thief = new FakeRegistry()
+    await using machine = new Machine()
+    registry.add("me/m:latest", [LARGE])
+    registry.fault = () => challenge(thief)
+    await rejects(machine.pull(`${registry.host}/me/m`), {
+      message: `pull model manifest: realm host "${thief.host}" does not match original host "${registry.host}"`,
+    })
+    expect(thief.log).toEqual([])
+    expect(machine.signatures).toBe(0)
+  })
+
+  test("a token that does not help, one that is no header, and a bomb", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const tokens = [
+      () => Response.json({ token: "wrong" }),
+      () => Response.json({ token: "a\r\nX: y" }),
+      () => Response.json({}),
+      () => new Response(Buffer.alloc(MIB, 32)),
+      () =>
+        new Response(Bun.gzipSync(Buffer.alloc(50 * MIB)), {
+          headers: { "Content-Encoding": "gzip" },
+        }),
+      () => new Response(null, { status: 302, headers: { Location: "http://127.0.0.1:1/" } }),
+    ]
+    for (const token of tokens) {
+      registry.fault = ({ path }) => (path === "/token" ? token() : challenge(registry))
+      await rejects(machine.pull(`${registry.host}/me/m`), { name: "CriaError" })
+    }
+    expect(machine.files()).toEqual([])
+  })
+})
