@@ -22,7 +22,7 @@ async function start() {
 describe("POST /api/pull", () => {
   test("streams progress with zeros left out, and the model is there", async () => {
     await using world = await start()
-    const { registry, server, name } = world
+    const { server, name } = world
     const { status, type, text } = await server.post("/api/pull", { model: name, insecure: true })
     expect({ status, type }).toEqual({ status: 200, type: "application/x-ndjson" })
     const lines = text.trim().split("\n")
@@ -41,7 +41,7 @@ describe("POST /api/pull", () => {
 
   test("without a stream the last line comes; name may stand for model", async () => {
     await using world = await start()
-    const { registry, server, name } = world
+    const { server, name } = world
     const body = { name, insecure: true, stream: false, username: "ignored" }
     expect(await server.post("/api/pull", body)).toEqual({
       status: 200,
