@@ -1,0 +1,277 @@
+/**
+ * A real registry for the end-to-end tests: Debian's `docker-registry` on loopback, with or without Basic auth and TLS,
+ * and proxies to put in front of it.
+ *
+ * @module
+ */
+
+import { createHash } from "node:crypto"
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net"
+import { tmpdir } from "node:os"
+import { dirname, join } from "node:path"
+
+const PROGRAM = Bun.which("docker-registry")
+const OPENSSL = Bun.which("openssl")
+
+/** Why the tests cannot run here; undefined when they can. */
+export const NO_REGISTRY: string | undefined =
+  PROGRAM === null
+    ? "docker-registry is not installed (apt-get install docker-registry)"
+    : undefined
+
+/** Like {@link NO_REGISTRY}, of tests with TLS. */
+export const NO_TLS_REGISTRY: string | undefined =
+  NO_REGISTRY ?? (OPENSSL === null ? "openssl is not installed" : undefined)
+
+/** The user that registries with Basic auth know. */
+export const USER = { name: "tester", password: "pass:word" } as const
+
+/** A running registry. Disposing it ends it and removes what it holds. */
+export class DockerRegistry implements AsyncDisposable {
+  readonly folder: string
+  readonly host: string
+  readonly #child: Bun.Subprocess
+
+  /** Use {@link DockerRegistry.start}. */
+  constructor(folder: string, host: string, child: Bun.Subprocess) {
+    this.folder = folder
+    this.host = host
+    this.#child = child
+  }
+
+  /** File with the certificate of a registry with TLS. */
+  get certificate(): string {
+    return join(this.folder, "cert.pem")
+  }
+
+  static async start(options: { auth?: boolean; tls?: boolean } = {}): Promise<DockerRegistry> {
+    const folder = mkdtempSync(join(tmpdir(), "cria-registry-"))
+    const port = await freePort()
+    const host = `127.0.0.1:${port}`
+    if (options.tls === true) makeCertificate(folder)
+    if (options.auth === true) {
+      const hash = await Bun.password.hash(USER.password, { algorithm: "bcrypt", cost: 4 })
+      writeFileSync(join(folder, "htpasswd"), `${USER.name}:${hash}\n`)
+    }
+    const config = {
+      version: "0.1",
+      log: { level: "error", accesslog: { disabled: true } },
+      storage: {
+        filesystem: { rootdirectory: join(folder, "data") },
+        delete: { enabled: true },
+      },
+      http: {
+        addr: host,
+        ...(options.tls === true
+          ? { tls: { certificate: join(folder, "cert.pem"), key: join(folder, "key.pem") } }
+          : {}),
+      },
+      ...(options.auth === true
+        ? { auth: { htpasswd: { realm: "test", path: join(folder, "htpasswd") } } }
+        : {}),
+    }
+    // JSON is YAML.
+    writeFileSync(join(folder, "config.yml"), JSON.stringify(config))
+    const child = Bun.spawn([PROGRAM ?? "", "serve", join(folder, "config.yml")], {
+      stdout: "ignore",
+      stderr: "ignore",
+    })
+    const registry = new DockerRegistry(folder, host, child)
+    for (let tries = 0; tries < 200; tries++) {
+      if (await canConnect(port)) return registry
+      await Bun.sleep(25)
+    }
+    await registry[Symbol.asyncDispose]()
+    throw new Error("docker-registry does not listen")
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#child.kill("SIGKILL")
+    await this.#child.exited
+    rmSync(this.folder, { recursive: true, force: true })
+  }
+}
+
+/** A store folder with models of arbitrary content. */
+export function installModel(
+  store: string,
+  name: string,
+  contents: readonly (Uint8Array | string)[],
+): string {
+  const put = (content: Uint8Array | string, mediaType: string) => {
+    const hex = createHash("sha256").update(content).digest("hex")
+    mkdirSync(join(store, "blobs"), { recursive: true })
+    writeFileSync(join(store, "blobs", `sha256-${hex}`), content)
+    return { mediaType, digest: `sha256:${hex}`, size: Buffer.byteLength(content) }
+  }
+  const config = { model_format: "gguf", model_family: "qwen3", file_type: "Q8_0" }
+  const manifest = {
+    schemaVersion: 2,
+    mediaType: "application/vnd.docker.distribution.manifest.v2+json",
+    config: put(JSON.stringify(config), "application/vnd.docker.container.image.v1+json"),
+    layers: contents.map((content, i) =>
+      put(content, `application/vnd.ollama.image.${i === 0 ? "model" : "license"}`),
+    ),
+  }
+  const path = join(store, "manifests", name.replace(/:([^:/]+)$/, "/$1"))
+  mkdirSync(dirname(path), { recursive: true })
+  writeFileSync(path, `${JSON.stringify(manifest)}\n`)
+  return path
+}
+
+/** All files below the manifests and blobs of a store, with their content's digest. */
+export function contentOf(store: string): Record<string, string> {
+  const files = new Bun.Glob("{manifests,blobs}/**").scanSync({ cwd: store, onlyFiles: true })
+  return Object.fromEntries(
+    [...files].toSorted().map((file) => [
+      file,
+      createHash("sha256")
+        .update(readFileSync(join(store, file)))
+        .digest("hex"),
+    ]),
+  )
+}
+
+/** A proxy for HTTP and, by CONNECT, for HTTPS. */
+export class WebProxy implements AsyncDisposable {
+  /** First lines of what came. */
+  readonly requests: string[] = []
+  readonly #server: Server
+  readonly #sockets = new Set<Socket>()
+
+  /** Use {@link WebProxy.start}. */
+  constructor(server: Server) {
+    this.#server = server
+    server.on("connection", (socket) => this.#accept(socket))
+  }
+
+  static async start(): Promise<WebProxy> {
+    const server = createServer()
+    const listening = Promise.withResolvers<void>()
+    server.listen(0, "127.0.0.1", () => listening.resolve())
+    await listening.promise
+    return new WebProxy(server)
+  }
+
+  get url(): string {
+    // A server on TCP has an address with a port.
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const socket of this.#sockets) socket.destroy()
+    const closed = Promise.withResolvers<void>()
+    this.#server.close(() => closed.resolve())
+    await closed.promise
+  }
+
+  #accept(client: Socket): void {
+    this.#keep(client)
+    client.once("data", (head) => {
+      const [line = ""] = head.toString("latin1").split("\r\n")
+      this.requests.push(line)
+      const [, , port] = /^CONNECT ([^:]+):(\d+)/.exec(line) ?? []
+      // Whatever the name: for this proxy all the world is on loopback.
+      const upstream = connect(Number(port), "127.0.0.1", () => {
+        client.write("HTTP/1.1 200 OK\r\n\r\n")
+        client.pipe(upstream)
+        upstream.pipe(client)
+      })
+      this.#keep(upstream)
+    })
+  }
+
+  #keep(socket: Socket): void {
+    this.#sockets.add(socket)
+    socket.on("error", () => socket.destroy())
+    socket.on("close", () => this.#sockets.delete(socket))
+  }
+}
+
+/** What a {@link FaultProxy} does with a request: its own reply, or that of the registry, changed. */
+export type ProxyFault = (
+  request: Request,
+  pass: () => Promise<Response>,
+  nth: number,
+) => Response | Promise<Response>
+
+/** Stands in front of a registry and does what a test says. */
+export class FaultProxy implements AsyncDisposable {
+  fault: ProxyFault = (_, pass) => pass()
+  readonly #counts = new Map<string, number>()
+  readonly #server: ReturnType<typeof Bun.serve>
+
+  /** @param host `address:port` of the registry. */
+  constructor(host: string) {
+    this.#server = Bun.serve({
+      port: 0,
+      hostname: "127.0.0.1",
+      idleTimeout: 0,
+      fetch: (request) => this.#answer(request, host),
+    })
+  }
+
+  get host(): string {
+    return `127.0.0.1:${this.#server.port}`
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#server.stop(true)
+  }
+
+  async #answer(request: Request, host: string): Promise<Response> {
+    const { pathname, search } = new URL(request.url)
+    const nth = this.#counts.get(pathname) ?? 0
+    this.#counts.set(pathname, nth + 1)
+    const pass = () =>
+      fetch(`http://${host}${pathname}${search}`, {
+        method: request.method,
+        headers: request.headers,
+        body: request.body,
+        redirect: "manual",
+      })
+    return this.fault(request, pass, nth)
+  }
+}
+
+function makeCertificate(folder: string): void {
+  const command =
+    "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+  const { exitCode, stderr } = Bun.spawnSync(
+    [
+      OPENSSL ?? "",
+      ...command.split(" "),
+      "-keyout",
+      "key.pem",
+      "-out",
+      "cert.pem",
+      "-addext",
+      "subjectAltName=DNS:registry.test,IP:127.0.0.1",
+    ],
+    { cwd: folder },
+  )
+  if (exitCode !== 0 || !existsSync(join(folder, "cert.pem"))) throw new Error(stderr.toString())
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer()
+  const listening = Promise.withResolvers<void>()
+  server.listen(0, "127.0.0.1", () => listening.resolve())
+  await listening.promise
+  const { port } = server.address() as AddressInfo
+  const closed = Promise.withResolvers<void>()
+  server.close(() => closed.resolve())
+  await closed.promise
+  return port
+}
+
+function canConnect(port: number): Promise<boolean> {
+  const { promise, resolve } = Promise.withResolvers<boolean>()
+  const socket = connect(port, "127.0.0.1", () => {
+    socket.destroy()
+    resolve(true)
+  })
+  socket.on("error", () => resolve(false))
+  return promise
+}
