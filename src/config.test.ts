@@ -42,8 +42,8 @@ const CASES: Readonly<Record<string, readonly [keyof Config, string, unknown, un
   CRIA_REGISTRIES: ["registries", " HF.co , h:5000", ["hf.co", "h:5000"], []],
   CRIA_REGISTRY_REALMS: ["registryRealms", "a=b,c=d", ["a=b", "c=d"], []],
   CRIA_OFFLINE: ["isOffline", "1", true, false],
-  SSL_CERT_FILE: ["caFile", "/etc/ca.pem", "/etc/ca.pem", undefined],
   OLLAMA_NOPRUNE: ["keepsUnused", "1", true, false],
+  SSL_CERT_FILE: ["caFile", "/etc/ca.pem", "/etc/ca.pem", undefined],
 }
 
 describe("readConfig() — variables", () => {

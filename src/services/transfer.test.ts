@@ -29,9 +29,11 @@ class Machine implements AsyncDisposable {
       isOffline?: boolean
       stallMs?: number
       pauseMs?: number
+      stealMs?: number
     } = {},
   ) {
     const { registries = [], isOffline = false, stallMs = 300, pauseMs = 1 } = options
+    const { stealMs = 100 } = options
     this.transfers = new Transfers({
       stores: { own: this.store, folders: [this.store], all: this.store },
       network: { userAgent: "cria/test", replyMs: 5000 },
@@ -45,7 +47,7 @@ class Machine implements AsyncDisposable {
       },
       cache: this.cache,
       policy: { registries, isOffline, keepsUnused: false },
-      patience: { tries: 4, pauseMs, pauseMsMax: 200, stallMs, stealMs: 100 },
+      patience: { tries: 4, pauseMs, pauseMsMax: 200, stallMs, stealMs },
     })
   }
 
@@ -160,7 +162,7 @@ describe("pull", () => {
 
   test("two pulls at once share one download; the one that stays gets it", async () => {
     await using registry = new FakeRegistry()
-    await using machine = new Machine({ stallMs: 5000 })
+    await using machine = new Machine({ stallMs: 5000, stealMs: 5000 })
     const [digest = ""] = registry.add("me/a:latest", [LARGE])
     registry.add("me/b:latest", [LARGE])
     const gate = Promise.withResolvers<void>()
