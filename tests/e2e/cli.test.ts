@@ -181,8 +181,8 @@ describe("cria run, when something is wrong", () => {
 
   test.each([
     [
-      ["run", "no-such-model", "Hi"],
-      "Error: model 'no-such-model:latest' not found\ncria list shows what is installed\n",
+      ["run", "127.0.0.1:1/library/no-such-model", "Hi"],
+      /^Error: pull model manifest: Cannot reach "127\.0\.0\.1:1": .*\nCheck the name, the network/m,
     ],
     [["run", "../evil", "Hi"], /^Error: /],
     [["run", "bad name!", "Hi"], /^Error: invalid model name\n/],
