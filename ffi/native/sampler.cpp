@@ -23,6 +23,12 @@ constexpr int32_t HEAP_K_MAX = 256;
 struct SamplerDeleter {
     void operator()(llama_sampler * sampler) const { llama_sampler_free(sampler); }
 };
+// e^-30 times the largest vocabulary is still nothing beside 1.
+constexpr float NEGLIGIBLE = 30.0f;
+
+// Most nuclei are smaller.
+constexpr size_t NUCLEUS_FIRST = 64;
+
 using SamplerPtr = std::unique_ptr<llama_sampler, SamplerDeleter>;
 
 float number(const common_json & config, const char * key, float fallback) {
@@ -127,7 +133,7 @@ class ChainSampler final : public Sampler {
     ChainSampler(const ChainSampler & other)
         : model_(other.model_), chain_(llama_sampler_clone(other.chain_.get())),
           grammar_(other.grammar_ ? llama_sampler_clone(other.grammar_.get()) : nullptr), greedy_(other.greedy_),
-          first_k_(other.first_k_) {}
+          first_p_(other.first_p_), first_k_(other.first_k_) {}
 
     std::shared_ptr<Model> model() const override { return model_; }
 
@@ -166,6 +172,7 @@ class ChainSampler final : public Sampler {
     SamplerPtr chain_;
     SamplerPtr grammar_;
     bool greedy_ = false;    // nothing in the chain but the choice of the best logit
+    float first_p_ = 1.0f;   // below 1: top_p is done here, before the chain, over what the chain begins with
     int32_t first_k_ = 0;    // the chain starts with top_k: only that many candidates are needed
     std::vector<llama_token_data> candidates_;
 
@@ -238,7 +245,10 @@ class ChainSampler final : public Sampler {
         if (sigma > 0.0f) add(llama_sampler_init_top_n_sigma(sigma));
         if (top_k > 0) add(llama_sampler_init_top_k(top_k));
         if (typical < 1.0f) add(llama_sampler_init_typical(typical, keep));
-        if (top_p < 1.0f) add(llama_sampler_init_top_p(top_p, keep));
+        const bool is_uncapped = top_k <= 0 || top_k >= model_->n_vocab;
+        const bool is_first = is_uncapped && !edits_logits && sigma <= 0.0f && typical >= 1.0f && keep <= 1;
+        if (is_first) first_p_ = top_p;
+        if (top_p < 1.0f && !is_first) add(llama_sampler_init_top_p(top_p, keep));
         if (min_p > 0.0f) add(llama_sampler_init_min_p(min_p, keep));
         if (xtc > 0.0f) add(llama_sampler_init_xtc(xtc, number(config, "xtc_threshold", 0.1f), keep, seed));
         add(llama_sampler_init_temp_ext(temperature, number(config, "dynatemp_range", 0.0f),
@@ -297,7 +307,34 @@ class ChainSampler final : public Sampler {
         for (llama_token id = 0; id < model_->n_vocab; id++) candidates_[id] = {id, logits[id], 0.0f};
     }
 
+    // top_p without a sort of the whole vocabulary, which takes a hundred times as long: sorts as many of the best as
+    // the sum of probabilities needs.
+    void keep_nucleus() {
+        float max = -std::numeric_limits<float>::infinity();
+        for (const auto & candidate : candidates_) max = std::max(max, candidate.logit);
+        double sum = 0.0;
+        for (const auto & candidate : candidates_) {
+            if (candidate.logit > max - NEGLIGIBLE) sum += std::exp(candidate.logit - max);
+        }
+        double reached = 0.0;
+        size_t sorted = 0;
+        for (size_t count = NUCLEUS_FIRST; sorted < candidates_.size(); count *= 4) {
+            const size_t end = std::min(count, candidates_.size());
+            std::partial_sort(candidates_.begin() + sorted, candidates_.begin() + end, candidates_.end(), better);
+            for (; sorted < end; sorted++) {
+                reached += std::exp(candidates_[sorted].logit - max) / sum;
+                if (reached < first_p_) continue;
+                candidates_.resize(sorted + 1);
+                return;
+            }
+        }
+    }
+
     llama_token apply_chain(bool sorted) {
+        if (first_p_ < 1.0f) {
+            keep_nucleus();
+            sorted = true;
+        }
         llama_token_data_array array{candidates_.data(), candidates_.size(), -1, sorted};
         llama_sampler_apply(chain_.get(), &array);
         if (array.selected < 0 || array.selected >= static_cast<int64_t>(array.size)) {

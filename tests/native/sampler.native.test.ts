@@ -58,6 +58,22 @@ describe("a sampler", () => {
     }
   })
 
+  test("cuts by probability before the chain as the chain itself does", async () => {
+    using model = await loadDemo()
+    await using backend = await smallBackend(model)
+    for (const [topP, seed] of [
+      [0.2, 1],
+      [0.5, 2],
+      [0.9, 3],
+      [0.99, 4],
+    ] as const) {
+      const options = { ...GREEDY, temperature: 1.7, topK: 0, topP, seed }
+      // A bias of nothing sends the row through llama.cpp's own samplers.
+      const slow = await sample(model, backend, { ...options, logitBias: [[0, 0]] }, 24)
+      assert.equal(await sample(model, backend, options, 24), slow, `top_p ${topP}`)
+    }
+  })
+
   test("never takes a token that a bias forbids", async () => {
     using model = await loadDemo()
     await using backend = await smallBackend(model)
