@@ -122,12 +122,10 @@ export class PrefixMemory {
   /** Takes over from the slower tier what is not in the cells; for a branch that just began. */
   restore(branch: Branch, tokens: ArrayLike<number>, limit: number): void {
     const { scope } = branch
-    if (scope === undefined || this.#tier === undefined || this.#backend.info.sharing === "none")
-      return
-    const entry = this.#tier.find(scope, { tokens, limit })
-    const isWhole = this.#backend.info.sharing === "whole"
+    const { sharing } = this.#backend.info
+    if (scope === undefined || this.#tier === undefined || sharing === "none") return
+    const entry = this.#tier.find(scope, { tokens, limit }, sharing)
     if (entry === undefined || entry.agreeing < branch.end + TIER_TOKENS_MIN) return
-    if (isWhole && entry.agreeing < entry.tokens.length) return
     if (this.activeCells + entry.tokens.length > this.totalCells) return
     if (!this.makeRoom(entry.tokens.length)) return
     const state = entry.read()
@@ -233,10 +231,13 @@ export class PrefixMemory {
   #save(branch: Branch): void {
     const { scope, end } = branch
     if (this.#tier === undefined || scope === undefined || end < TIER_TOKENS_MIN) return
-    if (this.#saved.has(branch) || this.#tree.isRedundant(branch)) return
+    const { sharing } = this.#backend.info
+    // Who holds more has it too, but of a longer state only all can be used.
+    const isPart = sharing === "prefix" && this.#tree.isRedundant(branch)
+    if (this.#saved.has(branch) || isPart) return
     this.#saved.add(branch)
     const tokens = this.#tree.tokensOf(branch)
-    if (this.#tier.has(scope, tokens)) return
+    if (this.#tier.has(scope, tokens, sharing)) return
     const state = this.#backend.saveSequence(branch.id)
     if (state === undefined) return
     this.#tier.put(scope, tokens, state)

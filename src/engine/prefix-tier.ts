@@ -6,6 +6,7 @@
  * @module
  */
 
+import type { Sharing } from "./backend.ts"
 import type { Lookup } from "./token-tree.ts"
 
 /** A prefix that a tier has. */
@@ -20,9 +21,10 @@ export interface TierEntry {
 
 /** A bounded store of saved states. Calls block, so they have to be quick: a copy in memory, a file on a fast disk. */
 export interface PrefixTier {
-  /** The entry of the scope that agrees longest. */
-  find(scope: string, lookup: Lookup): TierEntry | undefined
-  has(scope: string, tokens: Int32Array): boolean
+  /** The entry of the scope that agrees longest; where only whole states can be used, of those that agree entirely. */
+  find(scope: string, lookup: Lookup, sharing: Sharing): TierEntry | undefined
+  /** Whether saving this again would add nothing. */
+  has(scope: string, tokens: Int32Array, sharing: Sharing): boolean
   /** Takes ownership of both arrays; forgets older entries to stay within its bounds. */
   put(scope: string, tokens: Int32Array, state: Uint8Array): void
 }
@@ -56,12 +58,13 @@ export class MemoryTier implements PrefixTier {
     return this.#bytes
   }
 
-  find(scope: string, lookup: Lookup): TierEntry | undefined {
+  find(scope: string, lookup: Lookup, sharing: Sharing): TierEntry | undefined {
     let best: TierEntry | undefined
     for (const entry of this.#entries) {
       if (entry.scope !== scope) continue
       const agreeing = commonLength(entry.tokens, lookup)
       if (agreeing <= (best?.agreeing ?? 0)) continue
+      if (sharing === "whole" && agreeing < entry.tokens.length) continue
       const read = () => {
         if (this.#entries.delete(entry)) this.#entries.add(entry)
         return entry.state
@@ -71,9 +74,9 @@ export class MemoryTier implements PrefixTier {
     return best
   }
 
-  has(scope: string, tokens: Int32Array): boolean {
+  has(scope: string, tokens: Int32Array, sharing: Sharing): boolean {
     const lookup = { tokens, limit: tokens.length }
-    return this.find(scope, lookup)?.agreeing === tokens.length
+    return this.find(scope, lookup, sharing)?.agreeing === tokens.length
   }
 
   put(scope: string, tokens: Int32Array, state: Uint8Array): void {
