@@ -682,7 +682,11 @@ int64_t cria_state_set(int32_t context, int32_t sequence, int32_t flags, const u
             const llama_seq_id target = c->staged(sequence);
             const size_t read =
                 llama_state_seq_set_data_ext(ctx, data, static_cast<size_t>(length), target, flags & 1);
-            if (read == 0) fail_native(capture.text("the state does not fit this context"));
+            if (read == 0) {
+                // A memory of several parts (window and full attention, recurrent and attention) may have read some.
+                llama_memory_seq_rm(memory_of(ctx), target, -1, -1);
+                fail_native(capture.text("the state does not fit this context"));
+            }
             if (target != sequence) {
                 llama_memory_seq_rm(memory_of(ctx), sequence, -1, -1);
                 llama_memory_seq_cp(memory_of(ctx), target, sequence, -1, -1);

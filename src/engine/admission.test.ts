@@ -19,10 +19,16 @@ function applicant(name: string, overrides: Partial<Named> = {}): Named {
 
 const names = (applicants: readonly Named[]) => applicants.map(({ name }) => name)
 
-describe("admissionOrder()", () => {
-  const order = (waiting: readonly Named[], { fairShare = new FairShare(), now = 10 } = {}) =>
-    names(admissionOrder(waiting, fairShare, now))
+function order(
+  waiting: readonly Named[],
+  { fairShare = new FairShare(), now = 10 } = {},
+): string[] {
+  return names(admissionOrder(waiting, fairShare, now))
+}
 
+const of = (priority: Applicant["priority"]) => applicant(priority, { priority })
+
+describe("admissionOrder()", () => {
   test("admits classes in their order, and equals in the order of their arrival", () => {
     const waiting = [
       applicant("batch", { priority: "batch" }),
@@ -88,7 +94,6 @@ describe("victimOf()", () => {
 
 describe("outranks()", () => {
   test("lets only a higher class push somebody out", () => {
-    const of = (priority: Applicant["priority"]) => applicant(priority, { priority })
     expect(outranks(of("interactive"), of("normal"))).toBe(true)
     expect(outranks(of("normal"), of("batch"))).toBe(true)
     expect(outranks(of("normal"), of("normal"))).toBe(false)

@@ -10,7 +10,8 @@ const SCOPE = "s"
 /** Tokens `from` … `from + count` − 1, so that a sequence with another `from` shares nothing. */
 const run = (from: number, count: number) => Int32Array.from({ length: count }, (_, i) => from + i)
 
-const join = (...parts: readonly Int32Array[]) => Int32Array.from(parts.flatMap((part) => [...part]))
+const join = (...parts: readonly Int32Array[]) =>
+  Int32Array.from(parts.flatMap((part) => [...part]))
 
 /** A memory over a fake backend, with what a request does to it. */
 class Bench {
@@ -117,9 +118,11 @@ describe("PrefixMemory, any beginning can be shared", () => {
     const bench = new Bench()
     const branches = [bench.open(), bench.open()]
     const tokens = [join(run(0, 30), run(100, 5)), join(run(0, 30), run(200, 5))]
-    for (const [i, branch] of branches.entries()) await bench.compute(branch, tokens[i] ?? run(0, 0))
+    for (const [i, branch] of branches.entries())
+      await bench.compute(branch, tokens[i] ?? run(0, 0))
     expect(bench.backend.usedCells).toBe(70)
-    for (const [i, branch] of branches.entries()) bench.memory.extend(branch, tokens[i] ?? run(0, 0))
+    for (const [i, branch] of branches.entries())
+      bench.memory.extend(branch, tokens[i] ?? run(0, 0))
     expect(bench.backend.usedCells).toBe(40)
     for (const [i, branch] of branches.entries()) bench.check(branch, tokens[i] ?? run(0, 0))
   })
@@ -460,7 +463,10 @@ describe("PrefixMemory with a slower tier", () => {
     }
     for (const state of [undefined, new Uint8Array(4)]) {
       const backend = new Full({ cells: 256, batchTokens: 256 })
-      const memory = new PrefixMemory(backend, tier(() => state))
+      const memory = new PrefixMemory(
+        backend,
+        tier(() => state),
+      )
       const branch = memory.open(SCOPE)
       if (branch === undefined) throw new Error("no sequence id is free")
       memory.restore(branch, run(0, LONG + 1), LONG)

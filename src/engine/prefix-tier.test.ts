@@ -5,6 +5,9 @@ import { commonLength, MemoryTier } from "./prefix-tier.ts"
 const tokens = (...numbers: number[]) => Int32Array.from(numbers)
 const bytes = (length: number, fill = 0) => new Uint8Array(length).fill(fill)
 
+const find = (tier: MemoryTier, scope: string, ...wanted: number[]) =>
+  tier.find(scope, { tokens: wanted, limit: wanted.length }, "prefix")
+
 describe("commonLength()", () => {
   test("counts tokens that agree, at most to the limit", () => {
     const lookup = { tokens: [1, 2, 3, 4], limit: 3 }
@@ -16,9 +19,6 @@ describe("commonLength()", () => {
 })
 
 describe("MemoryTier", () => {
-  const find = (tier: MemoryTier, scope: string, ...wanted: number[]) =>
-    tier.find(scope, { tokens: wanted, limit: wanted.length }, "prefix")
-
   test("finds the entry that agrees longest, in its scope only", () => {
     const tier = new MemoryTier(1000)
     tier.put("a", tokens(1, 2, 3), bytes(10, 1))

@@ -161,7 +161,8 @@ export class Roster {
     this.#takeOver(sequence)
     const before = branch.end
     this.memory.restore(branch, known, known.length - 1)
-    sequence.markCached(Math.max(0, branch.end - before))
+    // Less than before when the tier's state could not be used: what it shared is taken over again at the next step.
+    sequence.markCached(branch.end - before)
     if (this.#backend.info.sharing === "whole") {
       // Where it leaves what is known, others will too: it leaves a state there that they can take over.
       const agreeing = this.memory.agreeing(scope, known)
@@ -183,6 +184,8 @@ export class Roster {
     const before = branch.end
     this.memory.reuse(branch, known, known.length - 1)
     sequence.markCached(branch.end - before)
+    // It gets on without a turn of its own.
+    if (branch.end > before) sequence.waitedSteps = 0
     sequence.clientLead = this.#fairShare.lead(sequence.client)
   }
 

@@ -109,7 +109,7 @@ export class Sequence {
   /** The cells that it holds, while admitted. */
   branch: Branch | undefined
   sampler: number | undefined
-  /** Steps since it last took part, for aging. */
+  /** Steps since it last got on, for aging. */
   waitedSteps = 0
   /** See the scheduler. */
   clientLead = 0
@@ -177,7 +177,7 @@ export class Sequence {
     return this.#known.subarray(from, to)
   }
 
-  /** Tokens of its prompt came from the cache. */
+  /** Tokens of its prompt came from the cache; negative: they are gone again. */
   markCached(tokens: number): void {
     if (this.#times.firstToken === undefined && this.#preemptions === 0)
       this.#cachedTokens += tokens
