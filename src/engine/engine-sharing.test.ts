@@ -231,6 +231,52 @@ describe.each([["dense"], ["window"], ["recurrent"]] satisfies [FakeMemory][])(
   },
 )
 
+describe("Engine, at the limits", () => {
+  test.each([
+    ["dense", 99],
+    ["recurrent", 0],
+  ] satisfies [FakeMemory, number][])(
+    "computes the last token of a prompt all of which a tier has: %s",
+    async (memory, cachedTokens) => {
+      const tier = new MemoryTier(1e6)
+      {
+        await using machine = new Machine({ memory, tier })
+        await machine.ask(PREFIX, { maxTokens: 1 })
+      }
+      await using machine = new Machine({ memory, tier })
+      const { tokens, usage } = await machine.ask(PREFIX)
+      expect(tokens).toEqual(expected(PREFIX))
+      expect(usage.cachedTokens).toBe(cachedTokens)
+    },
+  )
+
+  test("lets nobody wait for what it may not share", async () => {
+    await using machine = new Machine({ batchTokens: 512 })
+    await Promise.all(["a", "b"].map((cacheScope) => machine.ask(PREFIX, { cacheScope })))
+    expect(machine.steps[0]).toEqual({ tokens: 200, rows: 2 })
+  })
+
+  test("does not admit what would have to give way at once", async () => {
+    await using machine = new Machine({ cells: 200 })
+    const first = machine.ask(run(0, 60), { maxTokens: 50 })
+    await machine.begun(30)
+    // 88 cells and 90 are 178: they would fit for 11 steps.
+    const second = await machine.ask(run(500, 90), { maxTokens: 50 })
+    expect(second.tokens).toEqual(expected(run(500, 90), 50))
+    expect([(await first).usage.preemptions, second.usage.preemptions]).toEqual([0, 0])
+  })
+
+  test("admits nobody to a backend that has less room than it says, until somebody is done", async () => {
+    await using machine: Machine = new Machine({
+      codeOf: () => ((machine.steps.at(-1)?.rows ?? 0) > 1 ? 1 : undefined),
+    })
+    const answers = await Promise.all([1, 2].map((i) => machine.ask(run(i * 100, 10))))
+    for (const [i, { tokens }] of answers.entries())
+      expect(tokens).toEqual(expected(run((i + 1) * 100, 10)))
+    expect(machine.engine.status.counters.preemptions).toBe(1)
+  })
+})
+
 describe("Engine, whole states", () => {
   test("leaves a state where prompts part, so that the third one shares", async () => {
     await using machine = new Machine({ memory: "recurrent" })

@@ -35,7 +35,7 @@ function state(size: number, value = 7): Uint8Array {
 }
 
 function find(from: DiskTier, scope: string, ...values: number[]) {
-  return from.find(scope, { tokens: values, limit: values.length })
+  return from.find(scope, { tokens: values, limit: values.length }, "prefix")
 }
 
 describe("DiskTier", () => {
@@ -159,14 +159,37 @@ describe("DiskTier", () => {
   })
 })
 
+describe("DiskTier where only whole states can be used", () => {
+  test("finds and has only what agrees entirely", () => {
+    const states = tier()
+    states.put("a", tokens(1, 2, 3, 4), state(10))
+    const lookup = { tokens: [1, 2, 3, 9], limit: 4 }
+    expect(states.find("a", lookup, "whole")).toBeUndefined()
+    expect(states.has("a", tokens(1, 2), "whole")).toBe(false)
+    states.put("a", tokens(1, 2), state(10))
+    expect(states.has("a", tokens(1, 2), "whole")).toBe(true)
+    expect(states.find("a", lookup, "whole")?.agreeing).toBe(2)
+  })
+})
+
 describe("joinTiers()", () => {
+  test("puts a state into those that have only a longer one", () => {
+    const [one, other] = [new MemoryTier(1000), new MemoryTier(1000)]
+    one.put("a", tokens(1, 2, 3), state(10))
+    const both = joinTiers([one, other])
+    both.put("a", tokens(1, 2), state(10))
+    expect([one, other].map((each) => each.has("a", tokens(1, 2), "whole"))).toEqual([true, true])
+    both.put("a", tokens(1, 2), state(10))
+    expect([one.bytes, other.bytes]).toEqual([20, 10])
+  })
+
   test("puts into all and finds the longest", () => {
     const [small, large] = [new MemoryTier(10), new MemoryTier(1000)]
     const both = joinTiers([small, large])
     both.put("a", tokens(1, 2), state(8))
     both.put("a", tokens(1, 2, 3), state(100))
-    expect(both.find("a", { tokens: [1, 2, 3, 4], limit: 4 })?.agreeing).toBe(3)
-    expect(both.has("a", tokens(1, 2))).toBe(true)
-    expect(both.has("a", tokens(1, 2, 3))).toBe(false)
+    expect(both.find("a", { tokens: [1, 2, 3, 4], limit: 4 }, "prefix")?.agreeing).toBe(3)
+    expect(both.has("a", tokens(1, 2), "prefix")).toBe(true)
+    expect(both.has("a", tokens(1, 2, 3), "prefix")).toBe(false)
   })
 })

@@ -28,6 +28,7 @@ import { join } from "node:path"
 
 import { z } from "zod"
 
+import type { Sharing } from "../engine/backend.ts"
 import { commonLength, type PrefixTier, type TierEntry } from "../engine/prefix-tier.ts"
 import type { Lookup } from "../engine/token-tree.ts"
 
@@ -101,20 +102,21 @@ export class DiskTier implements PrefixTier {
     return [...this.#entries.values()].reduce((sum, { bytes }) => sum + bytes, 0)
   }
 
-  find(scope: string, lookup: Lookup): TierEntry | undefined {
+  find(scope: string, lookup: Lookup, sharing: Sharing): TierEntry | undefined {
     let best: TierEntry | undefined
     for (const entry of this.#entries.values()) {
       if (entry.scope !== scope) continue
       const agreeing = commonLength(entry.tokens, lookup)
       if (agreeing <= (best?.agreeing ?? 0)) continue
+      if (sharing === "whole" && agreeing < entry.tokens.length) continue
       best = { tokens: entry.tokens, agreeing, read: () => this.#read(entry) }
     }
     return best
   }
 
-  has(scope: string, tokens: Int32Array): boolean {
+  has(scope: string, tokens: Int32Array, sharing: Sharing): boolean {
     const lookup = { tokens, limit: tokens.length }
-    return this.find(scope, lookup)?.agreeing === tokens.length
+    return this.find(scope, lookup, sharing)?.agreeing === tokens.length
   }
 
   put(scope: string, tokens: Int32Array, state: Uint8Array): void {
@@ -193,17 +195,18 @@ export class DiskTier implements PrefixTier {
 /** Several tiers as one: what is put goes to all, and the first that has most answers. */
 export function joinTiers(tiers: readonly PrefixTier[]): PrefixTier {
   return {
-    find(scope, lookup) {
+    find(scope, lookup, sharing) {
       let best: TierEntry | undefined
       for (const tier of tiers) {
-        const entry = tier.find(scope, lookup)
+        const entry = tier.find(scope, lookup, sharing)
         if (entry !== undefined && entry.agreeing > (best?.agreeing ?? 0)) best = entry
       }
       return best
     },
-    has: (scope, tokens) => tiers.every((tier) => tier.has(scope, tokens)),
+    has: (scope, tokens, sharing) => tiers.every((tier) => tier.has(scope, tokens, sharing)),
     put(scope, tokens, state) {
-      for (const tier of tiers) if (!tier.has(scope, tokens)) tier.put(scope, tokens, state)
+      for (const tier of tiers)
+        if (!tier.has(scope, tokens, "whole")) tier.put(scope, tokens, state)
     },
   }
 }
