@@ -4,6 +4,7 @@
  * @module
  */
 
+import { CriaError } from "../src/util/errors.ts"
 import { encode, type NativeLibrary } from "./native.ts"
 
 /** What to write. */
@@ -34,5 +35,21 @@ export async function quantizeFile(
   const config = encode(JSON.stringify(options))
   const job = library.functions.cria_quantize(...config)
   const action = `Cannot quantize to ${options.type}`
-  await library.finish(job, action, { onProgress, nativeCode: "invalid-input" })
+  try {
+    await library.finish(job, action, { onProgress, nativeCode: "invalid-input" })
+  } catch (error) {
+    throw needsMatrix(error) ? matrixError(action, error) : error
+  }
+}
+
+/** llama.cpp says it in a picture of five lines. */
+function needsMatrix(error: unknown): boolean {
+  return error instanceof Error && /requires an im(portance )?matrix/.test(error.message)
+}
+
+function matrixError(action: string, cause: unknown): CriaError {
+  return new CriaError("invalid-input", `${action}: it needs an importance matrix`, {
+    hint: "Make one with llama-imatrix and give it with --imatrix, or choose a larger type",
+    cause,
+  })
 }

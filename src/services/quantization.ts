@@ -9,7 +9,7 @@ import type { GgufHeader } from "../gguf/format.ts"
 import { CriaError } from "../util/errors.ts"
 
 /** What llama.cpp's quantiser writes, in the order of its size. */
-const TYPES = `
+export const QUANTIZATION_TYPES: readonly string[] = `
   F32 BF16 F16 Q8_0 Q6_K Q5_K_M Q5_K_S Q5_1 Q5_0 Q4_K_M Q4_K_S Q4_1 Q4_0 IQ4_NL IQ4_XS MXFP4_MOE
   Q3_K_L Q3_K_M Q3_K_S IQ3_M IQ3_S IQ3_XS IQ3_XXS Q2_K Q2_K_S IQ2_M IQ2_S IQ2_XS IQ2_XXS Q2_0 TQ2_0
   TQ1_0 IQ1_M IQ1_S Q1_0`
@@ -34,10 +34,10 @@ const SOURCES = ["F32", "F16", "BF16"]
 export function parseQuantization(text: string): string {
   const upper = text.toUpperCase()
   const type = ALIASES[upper] ?? upper
-  if (TYPES.includes(type)) return type
+  if (QUANTIZATION_TYPES.includes(type)) return type
   throw new CriaError(
     "invalid-input",
-    `unsupported quantization type ${upper.slice(0, 40)} - supported types are ${TYPES.join(", ")}`,
+    `unsupported quantization type ${upper.slice(0, 40)} - supported types are ${QUANTIZATION_TYPES.join(", ")}`,
   )
 }
 

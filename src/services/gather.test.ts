@@ -1,0 +1,155 @@
+import { describe, expect, test } from "bun:test"
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import { homedir, tmpdir } from "node:os"
+import { dirname, join } from "node:path"
+
+import { parseModelfile } from "../modelfile/parse.ts"
+import { gatherFiles } from "./gather.ts"
+
+/** A folder that disappears with its owner. */
+class Folder implements Disposable {
+  readonly path: string = mkdtempSync(join(tmpdir(), "cria-gather-"))
+
+  /** Writes empty files; returns the folder. */
+  with(...names: readonly string[]): this {
+    for (const name of names) {
+      mkdirSync(dirname(join(this.path, name)), { recursive: true })
+      writeFileSync(join(this.path, name), "")
+    }
+    return this
+  }
+
+  /** The names of the files that a Modelfile refers to. */
+  files(modelfile: string): string[] {
+    return [...this.gather(modelfile).files.keys()].toSorted()
+  }
+
+  gather(modelfile: string): ReturnType<typeof gatherFiles> {
+    return gatherFiles(parseModelfile(modelfile), this.path)
+  }
+
+  [Symbol.dispose](): void {
+    rmSync(this.path, { recursive: true, force: true })
+  }
+}
+
+describe("gatherFiles() — FROM", () => {
+  test("a file, a path of a file, several files", () => {
+    using folder = new Folder().with("m.gguf", "sub/p.gguf")
+    expect(folder.files("FROM m.gguf")).toEqual(["m.gguf"])
+    expect(folder.files(`FROM ${join(folder.path, "sub/p.gguf")}`)).toEqual(["p.gguf"])
+    expect(folder.files("FROM ./m.gguf\nFROM sub/p.gguf")).toEqual(["m.gguf", "sub/p.gguf"])
+    expect(folder.gather("FROM m.gguf").from).toBeUndefined()
+  })
+
+  test("the name of a model, of which the last counts", () => {
+    using folder = new Folder().with("m.gguf")
+    expect(folder.gather("FROM a\nFROM hf.co/you/b:q4\nFROM m.gguf").from).toBe("hf.co/you/b:q4")
+  })
+
+  test("a folder of safetensors, with what belongs to it", () => {
+    using folder = new Folder().with(
+      "model-00001-of-00002.safetensors",
+      "model-00002-of-00002.safetensors",
+      "model.safetensors.index.json",
+      "config.json",
+      "tokenizer.json",
+      "tokenizer.model",
+      "chat_template.jinja",
+      "README.md",
+      "pytorch_model.bin",
+      "sub/config.json",
+      "x.gguf",
+    )
+    expect(folder.files("FROM .")).toEqual([
+      "chat_template.jinja",
+      "config.json",
+      "model-00001-of-00002.safetensors",
+      "model-00002-of-00002.safetensors",
+      "model.safetensors.index.json",
+      "sub/config.json",
+      "tokenizer.json",
+      "tokenizer.model",
+    ])
+  })
+
+  test("a folder of GGUF files", () => {
+    using folder = new Folder().with("b.gguf", "a.gguf", "config.json")
+    expect(folder.files("FROM .")).toEqual(["a.gguf", "b.gguf"])
+  })
+
+  test("an adapter in a folder", () => {
+    using folder = new Folder().with("lora/adapter_model.safetensors", "lora/adapter_config.json")
+    const { adapters } = folder.gather("FROM a\nADAPTER ./lora")
+    expect([...adapters.keys()]).toEqual(["adapter_model.safetensors", "adapter_config.json"])
+  })
+
+  test("the home folder is ~", () => {
+    using folder = new Folder()
+    expect(() => folder.gather("FROM ~/surely/not/there.gguf")).toThrow(
+      expect.objectContaining({
+        code: "not-found",
+        message: 'Cannot find "~/surely/not/there.gguf"',
+      }),
+    )
+    expect(homedir()).not.toBe("")
+  })
+})
+
+describe("gatherFiles() — refuses", () => {
+  test.each(["./nope.gguf", "/nope/at/all", "../nope", "nope.gguf", "model.safetensors"])(
+    "%s, which is not there",
+    (path) => {
+      using folder = new Folder()
+      expect(() => folder.gather(`FROM ${path}`)).toThrow(`Cannot find "${path}"`)
+    },
+  )
+
+  test("a folder without a model, and says what to do about PyTorch's files", () => {
+    using folder = new Folder().with("README.md")
+    const message = "no Modelfile or safetensors files found"
+    expect(() => folder.gather("FROM .")).toThrow(message)
+    folder.with("pytorch_model.bin")
+    expect(() => folder.gather("FROM .")).toThrow(
+      expect.objectContaining({
+        message,
+        hint: expect.stringContaining("save the model as safetensors"),
+      }),
+    )
+  })
+
+  test.skipIf(process.platform === "win32")("devices and pipes", () => {
+    using folder = new Folder()
+    const pipe = join(folder.path, "pipe.gguf")
+    Bun.spawnSync(["mkfifo", pipe])
+    for (const path of ["/dev/zero", "/dev/null", pipe]) {
+      expect(() => folder.gather(`FROM ${path}`)).toThrow("it is a device, pipe or socket")
+      expect(() => folder.gather(`FROM a\nADAPTER ${path}`)).toThrow("device, pipe or socket")
+    }
+    symlinkSync("/dev/zero", join(folder.path, "zero.gguf"))
+    expect(() => folder.gather("FROM ./zero.gguf")).toThrow("device, pipe or socket")
+  })
+
+  test("links that leave the folder", () => {
+    using outside = new Folder().with("secret.safetensors")
+    using folder = new Folder().with("config.json", "real.safetensors")
+    symlinkSync(join(folder.path, "real.safetensors"), join(folder.path, "model.safetensors"))
+    expect(folder.files("FROM .")).toEqual(["config.json", "model.safetensors"])
+    rmSync(join(folder.path, "model.safetensors"))
+    symlinkSync(join(outside.path, "secret.safetensors"), join(folder.path, "model.safetensors"))
+    expect(() => folder.gather("FROM .")).toThrow("insecure path: model.safetensors")
+  })
+
+  test("a draft that is the model itself", () => {
+    using folder = new Folder().with("m.gguf")
+    expect(() => folder.gather("FROM m.gguf\nDRAFT ./m.gguf")).toThrow(
+      "DRAFT must not reference the same local path as FROM: ./m.gguf",
+    )
+  })
+
+  test("names that no file system has", () => {
+    using folder = new Folder()
+    expect(folder.gather(`FROM ${"x".repeat(5000)}`).from).toHaveLength(5000)
+    expect(() => folder.gather(`FROM a\nADAPTER ${"x".repeat(5000)}`)).toThrow("Cannot find")
+  })
+})
