@@ -52,6 +52,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "src/store",
     "src/registry",
     "src/chat",
+    "src/convert",
     "src/gguf",
     "src/modelfile",
     "src/engine/sampling",

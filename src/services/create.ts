@@ -14,6 +14,13 @@ import { readTexts, type ResolvedTexts } from "../store/resolve.ts"
 import { readConfig, type StoredModel } from "../store/store.ts"
 import { blobsOf } from "../store/writer.ts"
 import { CriaError } from "../util/errors.ts"
+import {
+  type ConversionJob,
+  convertedLayers,
+  convertType,
+  isConvertible,
+  noModelFiles,
+} from "./conversion.ts"
 import { checkTexts, configOf, type CreateTexts, textLayers } from "./create-texts.ts"
 import type { Progress } from "./progress.ts"
 import { parseQuantization } from "./quantization.ts"
@@ -84,9 +91,10 @@ export async function* createModel(
   const name = checkRequest(request)
   const base =
     request.from === undefined
-      ? yield* baseOfFiles(context, request.files, signal)
+      ? yield* baseOfFiles(context, request, signal)
       : yield* baseOfModel(context, request.from, signal)
-  const adapters = yield* adapterLayers(context, request.adapters, signal)
+  const model = base.weights.findLast(({ mediaType }) => mediaType === MEDIA_TYPES.model)
+  const adapters = yield* adapterLayers(context, request, model, signal)
   const draft = yield* draftLayers(context, request, signal)
   const kept = base.weights.filter((layer) => !isReplaced(layer, adapters, draft))
   const weights: WeightsLayer[] = [...draft]
@@ -187,34 +195,40 @@ function readBase(context: CreateContext, { manifest, name }: StoredModel): Base
 
 async function* baseOfFiles(
   context: CreateContext,
-  files: ReadonlyMap<string, Digest>,
+  request: CreateRequest,
   signal: AbortSignal,
 ): AsyncGenerator<Progress, Base> {
-  await requireGguf(context, files, signal)
-  const weights = yield* ggufLayers(context, files, signal)
+  const weights = yield* fileLayers(context, request, { files: request.files }, signal)
   return { weights, others: [], texts: NO_TEXTS, config: {} }
 }
 
-async function requireGguf(
+/** Layers of files in either form; `base` is the model that an adapter is for. */
+async function* fileLayers(
   context: CreateContext,
-  files: ReadonlyMap<string, Digest>,
+  request: CreateRequest,
+  { files, base }: Pick<ConversionJob, "files" | "base">,
   signal: AbortSignal,
-): Promise<void> {
-  for (const [name, digest] of files) {
-    if (await isGguf(await ensureOwn(context, digest, signal))) continue
-    const hint = `"${name}" does not begin with "GGUF"`
-    throw new CriaError("invalid-input", "supplied file was not in GGUF format", { hint })
+): AsyncGenerator<Progress, WeightsLayer[]> {
+  if (isConvertible(files)) {
+    const type = convertType(request.quantize && parseQuantization(request.quantize))
+    const { model: name } = parseName(request.model)
+    return yield* convertedLayers(context, { files, name, type, base }, signal)
   }
+  for (const [name, digest] of files) {
+    if (!(await isGguf(await ensureOwn(context, digest, signal)))) throw noModelFiles([name])
+  }
+  return yield* ggufLayers(context, files, signal)
 }
 
 async function* adapterLayers(
   context: CreateContext,
-  files: ReadonlyMap<string, Digest>,
+  request: CreateRequest,
+  base: WeightsLayer | undefined,
   signal: AbortSignal,
 ): AsyncGenerator<Progress, WeightsLayer[]> {
+  const { adapters: files } = request
   if (files.size === 0) return []
-  await requireGguf(context, files, signal)
-  const layers = yield* ggufLayers(context, files, signal)
+  const layers = yield* fileLayers(context, request, { files, base }, signal)
   if (layers.length > 1) {
     throw new CriaError("invalid-input", "only one adapter is currently supported")
   }
@@ -231,9 +245,9 @@ async function* draftLayers(
   signal: AbortSignal,
 ): AsyncGenerator<Progress, WeightsLayer[]> {
   if (request.draftFiles.size === 0) return []
-  await requireGguf(context, request.draftFiles, signal)
   const layers: WeightsLayer[] = []
-  for (const layer of yield* ggufLayers(context, request.draftFiles, signal)) {
+  const files = request.draftFiles
+  for (const layer of yield* fileLayers(context, request, { files }, signal)) {
     const type = request.draftQuantize
     const quantized =
       type === undefined

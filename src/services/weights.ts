@@ -43,7 +43,7 @@ export interface WeightsLayer extends Layer {
 const PART_NAME = /^(?<prefix>.*)-\d{5}-of-\d{5}\.gguf$/s
 
 /** Digest of progress that is about no blob. */
-const NO_DIGEST = "0000000000000000000"
+export const NO_DIGEST = "0000000000000000000"
 
 /**
  * Turns GGUF blobs into layers; the parts of a split model become one.
@@ -112,7 +112,8 @@ async function mergeParts(
   }
 }
 
-interface BlobFile {
+/** A GGUF file in the store. */
+export interface BlobFile {
   readonly digest: Digest
   readonly path: string
   /** What errors call it. */
@@ -120,7 +121,8 @@ interface BlobFile {
   readonly isNew: boolean
 }
 
-function describeFile({ digest, path, label, isNew }: BlobFile): WeightsLayer {
+/** A file as a layer of the kind that its header says. */
+export function describeFile({ digest, path, label, isNew }: BlobFile): WeightsLayer {
   const { header, otherParts } = readModel(path, { label })
   const facts = modelFacts(header, otherParts)
   const size = statSync(path).size

@@ -26,10 +26,10 @@ export class Workspace implements Disposable {
     assert(path.startsWith(this.path + sep), `"${name}" stays in the folder`)
     mkdirSync(dirname(path), { recursive: true })
     try {
-      symlinkSync(blobPath, path)
-    } catch {
-      // Windows wants a privilege for symbolic links.
+      // What reads the folder refuses symbolic links that leave it.
       linkSync(blobPath, path)
+    } catch {
+      symlinkSync(blobPath, path)
     }
     return path
   }

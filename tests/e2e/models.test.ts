@@ -1,0 +1,385 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import { createHash } from "node:crypto"
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs"
+import { join } from "node:path"
+
+import { Ollama } from "ollama"
+
+import { writeFloats, writeImportance } from "../weights.ts"
+import { DEMO, DRAFT, ndjson, residentBytes, type Server, World } from "./support.ts"
+
+const HF_FOLDER = join(import.meta.dirname, "../fixtures/hf-cria-demo")
+
+let world: World
+let server: Server
+let floats: string
+let imatrix: string
+
+beforeAll(async () => {
+  world = new World()
+  server = await world.serve()
+  floats = join(world.folder, "floats.gguf")
+  imatrix = join(world.folder, "imatrix.gguf")
+  await writeFloats(floats)
+  await writeImportance(imatrix)
+})
+
+afterAll(() => world[Symbol.asyncDispose]())
+
+/** Runs a command against the server. */
+async function cria(...args: readonly string[]) {
+  return world.run(args, { env: { CRIA_HOST: server.url.slice("http://".length) } })
+}
+
+/** Writes a Modelfile; its path. */
+function modelfile(text: string): string {
+  const path = join(world.folder, "Modelfile")
+  writeFileSync(path, text)
+  return path
+}
+
+function blobs(): string[] {
+  return readdirSync(join(world.store, "blobs")).toSorted()
+}
+
+function digestOf(path: string): string {
+  return `sha256:${createHash("sha256").update(readFileSync(path)).digest("hex")}`
+}
+
+async function names(): Promise<string[]> {
+  const { models } = (await server.json("/api/tags")) as { models: { name: string }[] }
+  return models.map(({ name }) => name).toSorted()
+}
+
+const QUESTION = "What is the capital of France?"
+const ANSWER = "The capital of France is Paris.\n\n"
+
+describe("cria create", () => {
+  test("takes a GGUF file where it lies, and the model answers with its texts", async () => {
+    const file = join(world.folder, "mine.gguf")
+    cpSync(DEMO, file)
+    const path = modelfile(
+      `FROM ./mine.gguf\nPARAMETER temperature 0\nSYSTEM """\nBe brief.\n"""\nLICENSE MIT\nREQUIRES v0.1.0\nMESSAGE user Hi\nMESSAGE assistant "Hello"\n`,
+    )
+    const { code, stdout, stderr } = await cria("create", "mine", "-f", path)
+    expect({ code, stdout }).toEqual({ code: 0, stdout: "" })
+    expect(stderr).toMatch(
+      /^gathering model components\nusing mine.gguf in place \((reflink|hard link)\)\n/,
+    )
+    expect(stderr).toEndWith("writing manifest\nsuccess\n")
+    const blob = join(world.store, "blobs", digestOf(file).replace(":", "-"))
+    expect(stderr.includes("(reflink)") || statSync(blob).ino === statSync(file).ino).toBe(true)
+    const shown = await cria("show", "mine", "--modelfile")
+    expect(shown.stdout).toContain('SYSTEM "\nBe brief.\n"\n')
+    expect((await cria("run", "mine", "--think=false", QUESTION)).stdout).toContain("Paris")
+  })
+
+  test("with what show --modelfile prints makes the same model", async () => {
+    const { stdout } = await cria("show", "mine", "--modelfile")
+    // The template that stands for none is one when it is written.
+    const path = modelfile(stdout.replace(/^TEMPLATE .*\n/m, ""))
+    expect((await cria("create", "twin", "-f", path)).code).toBe(0)
+    const layers = (name: string) =>
+      (
+        JSON.parse(
+          readFileSync(
+            join(world.store, "manifests/registry.ollama.ai/library", name, "latest"),
+            "utf8",
+          ),
+        ) as { layers: { digest: string }[] }
+      ).layers.map(({ digest }) => digest)
+    expect(layers("twin")).toEqual(layers("mine"))
+  })
+
+  test("converts a folder of safetensors, which answers as the shipped file does", async () => {
+    if (!existsSync(join(HF_FOLDER, "model.safetensors"))) return
+    const { code, stderr } = await cria("create", "hf", "-f", modelfile(`FROM ${HF_FOLDER}\n`))
+    expect({ code, stderr }).toMatchObject({
+      code: 0,
+      stderr: expect.stringContaining("converting model: 100%"),
+    })
+    expect((await cria("run", "hf", "--think=false", QUESTION)).stdout).toBe(ANSWER)
+  })
+
+  test("quantises, with progress as JSON for scripts", async () => {
+    const path = modelfile(`FROM ${floats}\n`)
+    const { code, stdout } = await cria("create", "q4", "-q", "q5_k_m", "-f", path, "--json")
+    expect(code).toBe(0)
+    const steps = stdout
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as Record<string, unknown>)
+    expect(steps.at(-1)).toEqual({ status: "success" })
+    const bars = steps.filter(({ status }) => status === "quantizing F32 model to Q5_K_M")
+    expect(bars.at(-1)?.["completed"]).toBe(bars.at(-1)?.["total"])
+    expect((await server.json("/api/show", { model: "q4" }))["details"]).toMatchObject({
+      quantization_level: "Q5_K_M",
+    })
+    expect((await cria("run", "q4", "--think=false", QUESTION)).stdout).toContain("France")
+  })
+
+  test("says what stands in the way, in one line and its hint", async () => {
+    writeFileSync(join(world.folder, "huge"), Buffer.alloc(100_000_000, "FROM x\n"))
+    const before = blobs()
+    const cases: [string[], string][] = [
+      [["create", "b ad"], "invalid model name: b ad"],
+      [["create", "m", "-f", "nope"], "specified Modelfile wasn't found"],
+      [["create", "m", "-f", "huge"], "Cannot read the Modelfile: 16777217 bytes, limit 16777216"],
+      [
+        ["create", "m", "-f", "/dev/zero"],
+        "Cannot read the Modelfile: 16777217 bytes, limit 16777216",
+      ],
+      [["create", "m", "-f", modelfile("FROM ./nope.gguf")], 'Cannot find "./nope.gguf"'],
+      [["create", "m", "-f", modelfile("FROM nope")], "model 'nope' not found"],
+      [["create", "m", "-f", modelfile("FROM /dev/zero")], "expected a file or a folder"],
+      [
+        ["create", "m", "-f", modelfile("FROM mine\nPARAMETER top_kk 3")],
+        "unknown parameter 'top_kk'",
+      ],
+      [["create", "m", "-f", modelfile("FROM mine\nPARAMETER top_k x")], "invalid int value [x]"],
+      [
+        ["create", "m", "-q", "q9", "-f", modelfile("FROM mine")],
+        "unsupported quantization type Q9",
+      ],
+    ]
+    for (const [args, message] of cases) {
+      // oxlint-disable-next-line no-await-in-loop
+      const { code, stdout, stderr } = await cria(...args)
+      expect({ code, stdout }).toEqual({ code: 1, stdout: "" })
+      expect(stderr).toContain(message)
+    }
+    expect(blobs()).toEqual(before)
+  })
+})
+
+describe("a quantisation that nobody waits for any more", () => {
+  /** Starts one that takes a while; resolves when it has begun. */
+  async function begin(model: string, signal: AbortSignal): Promise<Response> {
+    for (const path of [floats, imatrix]) {
+      // oxlint-disable-next-line no-await-in-loop
+      await fetch(`${server.url}/api/blobs/${digestOf(path)}`, {
+        method: "POST",
+        body: Bun.file(path),
+      })
+    }
+    const response = await server.post(
+      "/api/create",
+      {
+        model,
+        files: { "floats.gguf": digestOf(floats) },
+        quantize: "IQ2_XXS",
+        imatrix: digestOf(imatrix),
+      },
+      signal,
+    )
+    const reader = (response.body ?? new ReadableStream()).getReader()
+    for (let text = ""; !text.includes("quantizing");) {
+      // oxlint-disable-next-line no-await-in-loop
+      const { value } = await reader.read()
+      text += new TextDecoder().decode(value as Uint8Array)
+    }
+    return response
+  }
+
+  /** Waits until the server has no children. */
+  async function ended(): Promise<boolean> {
+    for (let tries = 0; tries < 100 && server.runners.length > 0; tries++) {
+      // oxlint-disable-next-line no-await-in-loop
+      await Bun.sleep(50)
+    }
+    return server.runners.length === 0
+  }
+
+  test("ends with its process, and leaves nothing half-written", async () => {
+    for (const model of ["mine", "hf", "q4"]) {
+      // oxlint-disable-next-line no-await-in-loop
+      await server.post("/api/generate", { model, keep_alive: 0 })
+    }
+    expect(await ended()).toBe(true)
+    const controller = new AbortController()
+    await begin("cancelled", controller.signal)
+    expect(server.runners).toHaveLength(1)
+    controller.abort()
+    expect(await ended()).toBe(true)
+    expect(blobs().filter((name) => name.includes("tmp"))).toEqual([])
+    expect(await names()).not.toContain("cancelled:latest")
+  })
+
+  test("a server killed with -9 in the middle leaves a sound store and no process", async () => {
+    const before = await names()
+    const controller = new AbortController()
+    await begin("killed", controller.signal)
+    server.child.kill("SIGKILL")
+    await server.child.exited
+    expect(await world.quiet()).toEqual([])
+    controller.abort()
+    server = await world.serve()
+    expect(await names()).toEqual(before)
+    const { code, stdout } = await cria("verify")
+    expect({ code, stdout }).toMatchObject({ code: 0, stdout: expect.stringContaining("all well") })
+    // What was half-written is removed by a later start.
+    const left = blobs().filter((name) => name.includes("tmp"))
+    for (const name of left) utimesSync(join(world.store, "blobs", name), 1, 1)
+    await server[Symbol.asyncDispose]()
+    server = await world.serve()
+    for (let tries = 0; tries < 100 && blobs().some((name) => name.includes("tmp")); tries++) {
+      // oxlint-disable-next-line no-await-in-loop
+      await Bun.sleep(50)
+    }
+    expect(blobs().filter((name) => name.includes("tmp"))).toEqual([])
+    expect(await names()).toEqual(before)
+  })
+})
+
+describe("the client of npm", () => {
+  test("creates, copies and deletes", async () => {
+    const ollama = new Ollama({ host: server.url })
+    const steps: string[] = []
+    const stream = await ollama.create({
+      model: "npm/pirate",
+      from: "mine",
+      system: "Talk like a pirate",
+      parameters: { temperature: 0.3, stop: ["<x>"] },
+      stream: true,
+    })
+    for await (const { status } of stream) steps.push(status)
+    expect(steps.at(-1)).toBe("success")
+    expect(await ollama.show({ model: "npm/pirate" })).toMatchObject({
+      system: "Talk like a pirate",
+    })
+    expect(await ollama.copy({ source: "npm/pirate", destination: "npm/copy:2" })).toEqual({
+      status: "success",
+    })
+    expect(await ollama.delete({ model: "npm/pirate" })).toEqual({ status: "success" })
+    expect(await names()).toContain("npm/copy:2")
+    await ollama.delete({ model: "npm/copy:2" })
+    await expect(ollama.delete({ model: "npm/copy:2" })).rejects.toThrow("not found")
+    const reply = await ollama.create({ model: "npm/again", from: "mine", stream: false })
+    expect(reply).toMatchObject({ status: "success" })
+  })
+})
+
+describe("uploads", () => {
+  test("of a gigabyte need no memory", async () => {
+    const path = join(world.folder, "big")
+    Bun.spawnSync(["truncate", "-s", "1G", path])
+    const hash = createHash("sha256")
+    for (let i = 0; i < 1024; i++) hash.update(new Uint8Array(2 ** 20))
+    const digest = `sha256:${hash.digest("hex")}`
+    let most = 0
+    const timer = setInterval(() => {
+      most = Math.max(most, residentBytes(server.child.pid))
+    }, 20)
+    const response = await fetch(`${server.url}/api/blobs/${digest}`, {
+      method: "POST",
+      body: Bun.file(path),
+    })
+    clearInterval(timer)
+    expect(response.status).toBe(201)
+    expect(most).toBeLessThan(400 * 2 ** 20)
+  })
+
+  test("that end early leave nothing", async () => {
+    const before = blobs()
+    const digest = `sha256:${"ab".repeat(32)}`
+    const controller = new AbortController()
+    const body = new ReadableStream({
+      async pull(stream) {
+        stream.enqueue(new Uint8Array(1000))
+        await Bun.sleep(5)
+      },
+    })
+    const request = fetch(`${server.url}/api/blobs/${digest}`, {
+      method: "POST",
+      body,
+      signal: controller.signal,
+    })
+    for (let tries = 0; tries < 100 && blobs().length === before.length; tries++) {
+      // oxlint-disable-next-line no-await-in-loop
+      await Bun.sleep(20)
+    }
+    expect(blobs()).toHaveLength(before.length + 1)
+    controller.abort()
+    await request.catch(() => {})
+    for (let tries = 0; tries < 100 && blobs().length > before.length; tries++) {
+      // oxlint-disable-next-line no-await-in-loop
+      await Bun.sleep(20)
+    }
+    expect(blobs()).toEqual(before)
+  })
+})
+
+describe("cria cp, rm, export, import, verify", () => {
+  test("move a model by hand, byte for byte", async () => {
+    expect(await cria("cp", "mine", "you/copy:1")).toMatchObject({
+      code: 0,
+      stdout: "copied 'mine' to 'you/copy:1'\n",
+    })
+    const archive = join(world.folder, "models.tar")
+    const exported = await cria("export", "mine", "you/copy:1", "-o", archive)
+    expect(exported).toMatchObject({ code: 0, stderr: "" })
+    await using other = new World()
+    const imported = await other.run(["import", archive])
+    expect(imported.stdout).toBe("imported 'mine:latest'\nimported 'you/copy:1'\n")
+    const manifest = "manifests/registry.ollama.ai/library/mine/latest"
+    expect(readFileSync(join(other.store, manifest))).toEqual(
+      readFileSync(join(world.store, manifest)),
+    )
+    expect((await other.run(["verify"])).stdout).toMatch(/all well\n$/)
+    const piped = Bun.file(archive)
+    const fromPipe = await other.run(["import", "-", "x"], { stdin: await piped.text() })
+    expect(fromPipe.code).toBe(1)
+    expect(await cria("rm", "you/copy:1", "nope", "mine")).toMatchObject({
+      code: 1,
+      stdout: "deleted 'you/copy:1'\n",
+      stderr: expect.stringContaining("Error: model 'nope' not found"),
+    })
+  })
+
+  test("a damaged file is found, removed on request, and said what to do about", async () => {
+    await using other = new World()
+    other.install("demo2", DRAFT)
+    const blob = join(other.store, "blobs", digestOf(DRAFT).replace(":", "-"))
+    const bytes = readFileSync(blob)
+    bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1
+    writeFileSync(blob, bytes)
+    const found = await other.run(["verify"])
+    expect(found.code).toBe(1)
+    expect(found.stdout).toContain(`damaged     ${digestOf(DRAFT)} (demo2:latest)`)
+    expect(found.stdout).toContain("cria pull demo2:latest")
+    expect((await other.run(["verify", "--repair"])).stdout).toContain("removed 1 damaged file")
+    expect(existsSync(blob)).toBe(false)
+  })
+})
+
+describe("stores that are only read", () => {
+  test("offer their models, which can be built upon and not removed", async () => {
+    await using other = new World()
+    other.install("theirs", DRAFT)
+    const before = readdirSync(other.store, { recursive: true })
+    const mine = join(other.folder, "mine")
+    mkdirSync(mine)
+    await using reading = await other.serve({ CRIA_MODELS: mine, CRIA_READ_MODELS: other.store })
+    const run = (...args: string[]) =>
+      other.run(args, { env: { CRIA_HOST: reading.url.slice("http://".length) } })
+    expect((await run("list")).stdout).toContain("theirs:latest")
+    const refused = await run("rm", "theirs")
+    expect(refused.stderr).toContain(`it is in "${other.store}", which is only read`)
+    expect((await run("cp", "theirs", "ours")).code).toBe(0)
+    const reply = await reading.post("/api/create", { model: "b", from: "theirs", system: "x" })
+    expect((await ndjson(reply)).at(-1)).toEqual({ status: "success" })
+    expect((await run("rm", "b")).code).toBe(0)
+    expect(readdirSync(other.store, { recursive: true })).toEqual(before)
+    const blob = digestOf(DRAFT).replace(":", "-")
+    expect(existsSync(join(mine, "blobs", blob))).toBe(true)
+  })
+})
