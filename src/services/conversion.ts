@@ -80,18 +80,12 @@ async function events(
   return convertAdapter(folder, target, { base: readAdapterBase(path), signal })
 }
 
+/** Types that are written without the quantiser. */
+const TYPES: Readonly<Record<string, ConvertType>> = { F32: "f32", F16: "f16", BF16: "bf16" }
+
 /** The type to convert to: what is wanted, when the converter can write it without loss of its own. */
-export function convertType(quantization: string | undefined): ConvertType {
-  switch (quantization) {
-    case "F32":
-      return "f32"
-    case "F16":
-      return "f16"
-    case "BF16":
-      return "bf16"
-    default:
-      return "auto"
-  }
+export function convertType(quantization = ""): ConvertType {
+  return TYPES[quantization] ?? "auto"
 }
 
 /** The error for files of which none is a model. */

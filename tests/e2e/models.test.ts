@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import { rejects } from "node:assert/strict"
 import { createHash } from "node:crypto"
 import {
-  cpSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -15,7 +15,7 @@ import { join } from "node:path"
 import { Ollama } from "ollama"
 
 import { writeFloats, writeImportance } from "../weights.ts"
-import { DEMO, DRAFT, ndjson, residentBytes, type Server, World } from "./support.ts"
+import { DRAFT, ndjson, residentBytes, type Server, World } from "./support.ts"
 
 const HF_FOLDER = join(import.meta.dirname, "../fixtures/hf-cria-demo")
 
@@ -40,9 +40,11 @@ async function cria(...args: readonly string[]) {
   return world.run(args, { env: { CRIA_HOST: server.url.slice("http://".length) } })
 }
 
+let modelfiles = 0
+
 /** Writes a Modelfile; its path. */
 function modelfile(text: string): string {
-  const path = join(world.folder, "Modelfile")
+  const path = join(world.folder, `Modelfile-${++modelfiles}`)
   writeFileSync(path, text)
   return path
 }
@@ -60,24 +62,68 @@ async function names(): Promise<string[]> {
   return models.map(({ name }) => name).toSorted()
 }
 
+/** Digests of the layers of a model. */
+function layersOf(name: string): string[] {
+  const folder = join(world.store, "manifests/registry.ollama.ai/library", name)
+  const { layers } = JSON.parse(readFileSync(join(folder, "latest"), "utf8")) as {
+    layers: { digest: string }[]
+  }
+  return layers.map(({ digest }) => digest)
+}
+
 const QUESTION = "What is the capital of France?"
 const ANSWER = "The capital of France is Paris.\n\n"
 
+/** Starts a quantisation that takes a while; resolves when it has begun. */
+async function begin(model: string, signal: AbortSignal): Promise<Response> {
+  for (const path of [floats, imatrix]) {
+    // oxlint-disable-next-line no-await-in-loop
+    await fetch(`${server.url}/api/blobs/${digestOf(path)}`, {
+      method: "POST",
+      body: Bun.file(path),
+    })
+  }
+  const response = await server.post(
+    "/api/create",
+    {
+      model,
+      files: { "floats.gguf": digestOf(floats) },
+      quantize: "IQ2_XXS",
+      imatrix: digestOf(imatrix),
+    },
+    signal,
+  )
+  const reader = (response.body ?? new ReadableStream()).getReader()
+  for (let text = ""; !text.includes("quantizing");) {
+    // oxlint-disable-next-line no-await-in-loop
+    const { value } = await reader.read()
+    text += new TextDecoder().decode(value as Uint8Array)
+  }
+  return response
+}
+
+/** Waits until the server has no children. */
+async function ended(): Promise<boolean> {
+  for (let tries = 0; tries < 100 && server.runners.length > 0; tries++) {
+    // oxlint-disable-next-line no-await-in-loop
+    await Bun.sleep(50)
+  }
+  return server.runners.length === 0
+}
+
 describe("cria create", () => {
   test("takes a GGUF file where it lies, and the model answers with its texts", async () => {
-    const file = join(world.folder, "mine.gguf")
-    cpSync(DEMO, file)
     const path = modelfile(
-      `FROM ./mine.gguf\nPARAMETER temperature 0\nSYSTEM """\nBe brief.\n"""\nLICENSE MIT\nREQUIRES v0.1.0\nMESSAGE user Hi\nMESSAGE assistant "Hello"\n`,
+      `FROM ./floats.gguf\nPARAMETER temperature 0\nSYSTEM """\nBe brief.\n"""\nLICENSE MIT\nREQUIRES v0.1.0\nMESSAGE user Hi\nMESSAGE assistant "Hello"\n`,
     )
     const { code, stdout, stderr } = await cria("create", "mine", "-f", path)
     expect({ code, stdout }).toEqual({ code: 0, stdout: "" })
     expect(stderr).toMatch(
-      /^gathering model components\nusing mine.gguf in place \((reflink|hard link)\)\n/,
+      /^gathering model components\nusing floats.gguf in place \((reflink|hard link)\)\n/,
     )
     expect(stderr).toEndWith("writing manifest\nsuccess\n")
-    const blob = join(world.store, "blobs", digestOf(file).replace(":", "-"))
-    expect(stderr.includes("(reflink)") || statSync(blob).ino === statSync(file).ino).toBe(true)
+    const blob = join(world.store, "blobs", digestOf(floats).replace(":", "-"))
+    expect(stderr.includes("(reflink)") || statSync(blob).ino === statSync(floats).ino).toBe(true)
     const shown = await cria("show", "mine", "--modelfile")
     expect(shown.stdout).toContain('SYSTEM "\nBe brief.\n"\n')
     expect((await cria("run", "mine", "--think=false", QUESTION)).stdout).toContain("Paris")
@@ -88,16 +134,7 @@ describe("cria create", () => {
     // The template that stands for none is one when it is written.
     const path = modelfile(stdout.replace(/^TEMPLATE .*\n/m, ""))
     expect((await cria("create", "twin", "-f", path)).code).toBe(0)
-    const layers = (name: string) =>
-      (
-        JSON.parse(
-          readFileSync(
-            join(world.store, "manifests/registry.ollama.ai/library", name, "latest"),
-            "utf8",
-          ),
-        ) as { layers: { digest: string }[] }
-      ).layers.map(({ digest }) => digest)
-    expect(layers("twin")).toEqual(layers("mine"))
+    expect(layersOf("twin")).toEqual(layersOf("mine"))
   })
 
   test("converts a folder of safetensors, which answers as the shipped file does", async () => {
@@ -162,43 +199,6 @@ describe("cria create", () => {
 })
 
 describe("a quantisation that nobody waits for any more", () => {
-  /** Starts one that takes a while; resolves when it has begun. */
-  async function begin(model: string, signal: AbortSignal): Promise<Response> {
-    for (const path of [floats, imatrix]) {
-      // oxlint-disable-next-line no-await-in-loop
-      await fetch(`${server.url}/api/blobs/${digestOf(path)}`, {
-        method: "POST",
-        body: Bun.file(path),
-      })
-    }
-    const response = await server.post(
-      "/api/create",
-      {
-        model,
-        files: { "floats.gguf": digestOf(floats) },
-        quantize: "IQ2_XXS",
-        imatrix: digestOf(imatrix),
-      },
-      signal,
-    )
-    const reader = (response.body ?? new ReadableStream()).getReader()
-    for (let text = ""; !text.includes("quantizing");) {
-      // oxlint-disable-next-line no-await-in-loop
-      const { value } = await reader.read()
-      text += new TextDecoder().decode(value as Uint8Array)
-    }
-    return response
-  }
-
-  /** Waits until the server has no children. */
-  async function ended(): Promise<boolean> {
-    for (let tries = 0; tries < 100 && server.runners.length > 0; tries++) {
-      // oxlint-disable-next-line no-await-in-loop
-      await Bun.sleep(50)
-    }
-    return server.runners.length === 0
-  }
-
   test("ends with its process, and leaves nothing half-written", async () => {
     for (const model of ["mine", "hf", "q4"]) {
       // oxlint-disable-next-line no-await-in-loop
@@ -262,7 +262,7 @@ describe("the client of npm", () => {
     expect(await ollama.delete({ model: "npm/pirate" })).toEqual({ status: "success" })
     expect(await names()).toContain("npm/copy:2")
     await ollama.delete({ model: "npm/copy:2" })
-    await expect(ollama.delete({ model: "npm/copy:2" })).rejects.toThrow("not found")
+    await rejects(ollama.delete({ model: "npm/copy:2" }), /not found/)
     const reply = await ollama.create({ model: "npm/again", from: "mine", stream: false })
     expect(reply).toMatchObject({ status: "success" })
   })
