@@ -26,6 +26,7 @@ import { type PreparedPrompt, PromptBuilder } from "./prompt.ts"
 import type { AnswerRequest, LoadedFacts, LoadOptions } from "./request.ts"
 import { afterThinking } from "./thinking-grammar.ts"
 import { createTiers } from "./tiers.ts"
+import { loadablePath } from "./translate.ts"
 
 /** Tokens in a step: llama.cpp's own default, beyond which prefill gets no faster on CPUs. */
 const BATCH_TOKENS = 512
@@ -50,6 +51,8 @@ export interface LoadHooks {
   /** Fractions from 0 to 1. */
   readonly onProgress?: (fraction: number) => void
   readonly signal?: AbortSignal
+  /** Folder for files that can be made again; some models of Ollama's registry need one. */
+  readonly cache?: string
 }
 
 /** See the module. Dispose it to free everything. */
@@ -97,10 +100,12 @@ export class LocalModel implements AsyncDisposable {
     options: LoadOptions,
     hooks: LoadHooks = {},
   ): Promise<LocalModel> {
-    const { paths, header, otherParts } = readModel(options.path, { label: options.name })
+    const { cache } = hooks
+    const path = await loadablePath(options.path, { cache, label: options.name })
+    const { paths, header, otherParts } = readModel(path, { label: options.name })
     const facts = modelFacts(header, otherParts)
     refuseOther(options.name, facts)
-    for (const path of options.adapters ?? []) checkAdapter(path, options.name, facts)
+    for (const file of options.adapters ?? []) checkAdapter(file, options.name, facts)
     const kvBytes = kvBytesPerToken(facts, ...cacheTypes(options))
     const fit = fitContext(
       {

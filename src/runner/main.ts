@@ -131,7 +131,8 @@ class Runner {
     try {
       const library = this.#openLibrary()
       const { signal } = this.#loading
-      this.#model = await LocalModel.load(library, options, { onProgress, signal })
+      const { cache } = this.#config
+      this.#model = await LocalModel.load(library, options, { onProgress, signal, cache })
       this.send({ type: "ready", facts: this.#model.loaded })
     } catch (error) {
       this.send({ type: "load-failed", failure: toFailure(toCriaError(error)) })
