@@ -53,6 +53,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "src/registry",
     "src/chat",
     "src/convert",
+    "src/template",
     "src/gguf",
     "src/modelfile",
     "src/engine/sampling",

@@ -182,6 +182,11 @@ describe("/api/create — from a model", () => {
     [{ model: "../x", from: "tiny" }, 400, "invalid model name"],
     [{ model: "p" }, 400, "neither 'from' or 'files' was specified"],
     [{ model: "p", from: "a b" }, 400, "invalid model name"],
+    [
+      { model: "p", from: "tiny", template: "{{ if }}" },
+      400,
+      "template error: template: :1: missing value for if",
+    ],
     [{ model: "p", from: "nope" }, 404, "model 'nope' not found"],
     [
       { model: "p", from: "gpt:cloud" },
