@@ -15,7 +15,10 @@ import type { SafetensorsType } from "./safetensors.ts"
 export type OutputType = Extract<TensorTypeName, "F32" | "F16" | "BF16" | "Q8_0">
 
 /** Elements of a Q8_0 block, which has a 16-bit scale and one byte each (`QK8_0`). */
-export const Q8_0_ELEMENTS = 32
+const Q8_0_ELEMENTS = 32
+
+/** Bytes of such a block. */
+const Q8_0_BYTES: number = Q8_0_ELEMENTS + 2
 
 /**
  * Decodes elements.
@@ -164,33 +167,43 @@ function eightBitFloats(mantissaBits: 2 | 3, bias: number): Float32Array {
   })
 }
 
-/** `quantize_row_q8_0_ref`: a scale of the largest value / 127, values rounded away from zero on ties. */
+/**
+ * `quantize_row_q8_0_ref`: a scale of the largest value / 127, values rounded away from zero on ties.
+ *
+ * Works on the bits where it can: half of all weights are negative, and branches on that would be guessed wrong half of
+ * the time, which takes four times as long.
+ */
 function quantise(values: Float32Array): Uint8Array {
+  const words = new Int32Array(values.buffer, values.byteOffset, values.length)
   const blocks = values.length / Q8_0_ELEMENTS
-  const out = new Int8Array(blocks * (Q8_0_ELEMENTS + 2))
+  const out = new Int8Array(blocks * Q8_0_BYTES)
   const scales = new Float32Array(blocks)
+  const scaleWords = new Int32Array(scales.buffer)
   for (let block = 0; block < blocks; block += 1) {
     const start = block * Q8_0_ELEMENTS
     let largest = 0
     for (let index = start; index < start + Q8_0_ELEMENTS; index += 1) {
-      const size = Math.abs(values[index] ?? 0)
+      // Without their signs, floats are ordered as their bits.
+      const size = (words[index] ?? 0) & 0x7fff_ffff
       if (size > largest) largest = size
     }
-    const scale = Math.fround(largest / 127)
+    scaleWords[block] = largest
+    const scale = Math.fround((scales[block] ?? 0) / 127)
     scales[block] = scale
     const inverse = scale === 0 ? 0 : Math.fround(1 / scale)
-    let at = block * (Q8_0_ELEMENTS + 2) + 2
+    let at = block * Q8_0_BYTES + 2
     for (let index = start; index < start + Q8_0_ELEMENTS; index += 1) {
-      const value = Math.fround((values[index] ?? 0) * inverse)
-      // Exact in 64 bits, so that adding a half cannot round up what is just below it.
-      out[at] = value < 0 ? -Math.trunc(0.5 - value) : Math.trunc(0.5 + value)
+      const size = Math.abs(Math.fround((values[index] ?? 0) * inverse))
+      const sign = (words[index] ?? 0) >> 31
+      // The sum is exact in 64 bits, so that adding a half cannot round up what is just below it.
+      out[at] = (((size + 0.5) | 0) ^ sign) - sign
       at += 1
     }
   }
   const bytes = new Uint8Array(out.buffer)
   const halves = new Uint8Array(new Float16Array(scales).buffer)
   for (let block = 0; block < blocks; block += 1) {
-    const at = block * (Q8_0_ELEMENTS + 2)
+    const at = block * Q8_0_BYTES
     bytes[at] = halves[2 * block] ?? 0
     bytes[at + 1] = halves[2 * block + 1] ?? 0
   }
