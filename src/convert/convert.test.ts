@@ -6,6 +6,7 @@ import { join } from "node:path"
 import { TemporaryFolder } from "../gguf/raw-file.ts"
 import { readGguf } from "../gguf/read.ts"
 import { convertFolder, folderKind } from "./convert.ts"
+import { TestModel } from "./test-model.ts"
 
 const DEMO = join(import.meta.dirname, "../../tests/fixtures/hf-cria-demo")
 
@@ -38,6 +39,23 @@ describe("convertFolder()", () => {
     controller.abort(new Error("enough"))
     await rejects(events.next(), /enough/)
     expect(readdirSync(folder.path)).toEqual([])
+  })
+})
+
+describe("Hyperparameters", () => {
+  test("know the names that Nomic kept, and the context it was trained with", async () => {
+    using model = new TestModel("nomic-bert")
+    const read = async (): Promise<object> => {
+      for await (const _ of convertFolder(model.path, model.target));
+      const { metadata } = readGguf(model.target)
+      return Object.fromEntries([...metadata].filter(([key]) => key.startsWith("nomic-bert.")))
+    }
+    const both = await read()
+    const names = ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"]
+    const more = ["max_position_embeddings", "head_dim", "layer_norm_eps", "rope_parameters"]
+    const none = [...names, ...more].map((name) => [name, undefined])
+    model.change("config.json", Object.fromEntries(none) as Record<string, undefined>)
+    expect(await read()).toEqual(both)
   })
 })
 

@@ -109,8 +109,8 @@ function planModel(folder: ModelFolder, asked: ConvertType): Conversion {
     ...extraTensors(family, config),
     ...planTensors(weights.tensors, weights.scales, {
       family,
-      heads: config.size("num_attention_heads", "n_head"),
-      keyHeads: config.size("num_key_value_heads", "num_attention_heads", "n_head"),
+      heads: config.size("num_attention_heads"),
+      keyHeads: config.size("num_key_value_heads", "num_attention_heads"),
       experts: config.count("num_local_experts", "num_experts") ?? 0,
       vocabularyRows: embeddingRows(
         { architecture: family.architecture, config, folder },

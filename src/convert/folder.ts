@@ -56,9 +56,12 @@ export class ModelFolder {
     }
   }
 
-  /** The name of the folder itself. */
+  /** The name of the model: of the folder, or of the repository when the folder is in Hugging Face's cache. */
   get name(): string {
-    return basename(this.#root)
+    const cached = /^models--.*--([^-].*)$/.exec(basename(dirname(dirname(this.#root))))?.[1]
+    return basename(dirname(this.#root)) === "snapshots" && cached !== undefined
+      ? cached
+      : basename(this.#root)
   }
 
   /** Names in the folder, ordered. */

@@ -159,7 +159,23 @@ const DEFAULTS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
     type_vocab_size: 2,
     layer_norm_eps: 1e-12,
   },
+  nomic_bert: {
+    max_position_embeddings: 2048,
+    head_dim: "head size",
+    type_vocab_size: 2,
+    layer_norm_eps: 1e-12,
+  },
 }
+
+/** Names of GPT-2, which Nomic kept. The context it declares is longer than the one it was trained with. */
+const OLD_NAMES: readonly (readonly [old: string, name: string])[] = [
+  ["n_embd", "hidden_size"],
+  ["n_head", "num_attention_heads"],
+  ["n_layer", "num_hidden_layers"],
+  ["n_inner", "intermediate_size"],
+  ["layer_norm_epsilon", "layer_norm_eps"],
+  ["rotary_emb_base", "rope_theta"],
+]
 
 /** The largest size that llama.cpp can count with. */
 const INTEGER_MAX = 2 ** 31 - 1
@@ -175,7 +191,12 @@ export class Hyperparameters {
     const text = config["text_config"]
     const flat = isObject(text) ? { ...config, ...text } : config
     const type = typeof flat["model_type"] === "string" ? flat["model_type"] : ""
-    this.#values = { ...DEFAULTS[type], ...withoutNulls(flat) }
+    const old = OLD_NAMES.map(([from, to]) => [to, flat[from] ?? null])
+    this.#values = {
+      ...(Object.hasOwn(DEFAULTS, type) ? DEFAULTS[type] : {}),
+      ...withoutNulls(Object.fromEntries(old)),
+      ...withoutNulls(flat),
+    }
   }
 
   /** The first of these values that there is. */

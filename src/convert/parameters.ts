@@ -93,18 +93,15 @@ function optionalFloat(value: number | undefined): GgufInput | undefined {
 }
 
 function addCommon(put: Put, config: Hyperparameters): void {
-  put("block_count", u32(config.size("num_hidden_layers", "n_layer")))
-  put("context_length", u32(config.size("max_position_embeddings", "n_positions")))
-  put("embedding_length", u32(config.size("hidden_size", "n_embd")))
-  put("feed_forward_length", u32(config.size("intermediate_size", "n_inner")))
-  put("attention.head_count", u32(config.size("num_attention_heads", "n_head")))
+  put("block_count", u32(config.size("num_hidden_layers")))
+  put("context_length", u32(config.size("max_position_embeddings")))
+  put("embedding_length", u32(config.size("hidden_size")))
+  put("feed_forward_length", u32(config.size("intermediate_size")))
+  put("attention.head_count", u32(config.size("num_attention_heads")))
   put("attention.head_count_kv", optional(config.count("num_key_value_heads")))
   if (config.get("is_causal") === false) put("attention.causal", flag(false))
   put("attention.layer_norm_rms_epsilon", optionalFloat(config.number("rms_norm_eps")))
-  put(
-    "attention.layer_norm_epsilon",
-    optionalFloat(config.number("layer_norm_eps", "layer_norm_epsilon")),
-  )
+  put("attention.layer_norm_epsilon", optionalFloat(config.number("layer_norm_eps")))
   put("expert_count", optional(config.count("num_local_experts", "num_experts")))
   put("expert_used_count", optional(config.count("num_experts_per_tok")))
   const gating = config.text("scoring_func")

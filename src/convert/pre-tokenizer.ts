@@ -21,6 +21,8 @@ const CASED = "[^\\r\\n\\p{L}\\p{N}]?"
 const SYMBOLS_SLASH = " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*"
 
 const LLAMA3 = `${CONTRACTIONS}|${WORD}|\\p{N}{1,3}|${SYMBOLS}|${SPACES}`
+/** The same words, as OpenAI writes it for its own library. */
+const CL100K = `'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+`
 const QWEN2 = `${CONTRACTIONS}|${WORD}|\\p{N}|${SYMBOLS}|${SPACES}`
 const QWEN35 = `${CONTRACTIONS}|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|${SPACES}`
 const TEKKEN = `${CASED}${UPPER}*${LOWER}+|${CASED}${UPPER}+${LOWER}*|\\p{N}|${SYMBOLS_SLASH}|${SPACES}`
@@ -39,6 +41,7 @@ const NAMES: Readonly<Record<string, (traits: Traits) => string>> = {
   words: () => "gpt-2",
   "digits, words": ({ cleansSpaces }) => (cleansSpaces ? "refact" : "smollm"),
   [`split ${LLAMA3}`]: ({ ignoresMerges }) => (ignoresMerges ? "llama-bpe" : "dbrx"),
+  [`split ${CL100K}`]: ({ ignoresMerges }) => (ignoresMerges ? "llama-bpe" : "dbrx"),
   [`split ${QWEN2}`]: () => "qwen2",
   [`split ${QWEN35}`]: () => "qwen35",
   [`split ${TEKKEN}`]: () => "tekken",

@@ -33,7 +33,7 @@ export function ropeOf(config: Hyperparameters): Rope {
   const full = isObject(given["full_attention"]) ? given["full_attention"] : given
   const sliding = given["sliding_attention"]
   const sections = given["mrope_section"]
-  const theta = numberIn(full, "rope_theta") ?? config.number("rope_theta", "rotary_emb_base")
+  const theta = numberIn(full, "rope_theta") ?? config.number("rope_theta")
   const type = full["rope_type"] ?? full["type"]
   return {
     full: { type: typeof type === "string" ? type : "default", theta, values: full },
