@@ -26,6 +26,7 @@ import { type JsonObject, ModelFolder } from "./folder.ts"
 import { Hyperparameters } from "./hyperparameters.ts"
 import { generalMetadata } from "./model-card.ts"
 import { rowsOf, type StoredTensor } from "./safetensors.ts"
+import { isTokenId } from "./special-tokens.ts"
 import {
   bareName,
   ExpertCollector,
@@ -149,7 +150,10 @@ function adapterMetadata(
   ])
   const tokens = config["alora_invocation_tokens"]
   if (Array.isArray(tokens) && tokens.length > 0) {
-    metadata.set("adapter.alora.invocation_tokens", packNumbers("u32", tokens.map(Number)))
+    if (!tokens.every(isTokenId)) {
+      throw folder.wrong(CONFIG, '"alora_invocation_tokens" are not numbers of tokens')
+    }
+    metadata.set("adapter.alora.invocation_tokens", packNumbers("u32", tokens))
   }
   return metadata
 }

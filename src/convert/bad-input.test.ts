@@ -182,6 +182,14 @@ describe("convertFolder() refuses", () => {
 })
 
 describe("convertFolder()", () => {
+  test("does not leave a file that cannot be loaded", async () => {
+    using model = new TestModel("llama-3")
+    const twice = { id: 290, content: "<|begin_of_text|>", special: true }
+    const first = { ...twice, id: 288 }
+    model.change("tokenizer.json", { added_tokens: [first, twice] })
+    await refuses(model, /is "<\|begin_of_text\|>" like one before it/)
+  })
+
   test("keeps the file that was there when it fails", async () => {
     using model = new TestModel("llama-3")
     writeFileSync(model.target, "old")

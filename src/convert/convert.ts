@@ -9,6 +9,7 @@
 
 import { type FileHandle, open, rename, rm } from "node:fs/promises"
 
+import { readGguf } from "../gguf/read.ts"
 import { encodeGguf, type GgufContent, type GgufInput, text, u32 } from "../gguf/write.ts"
 import { CriaError, errorMessage } from "../util/errors.ts"
 import type { OutputType } from "./elements.ts"
@@ -18,7 +19,7 @@ import { Hyperparameters } from "./hyperparameters.ts"
 import { generalMetadata } from "./model-card.ts"
 import { modelParameters } from "./parameters.ts"
 import { partWeights } from "./quantised.ts"
-import { llama3Factors, originalContext, ropeOf } from "./rope.ts"
+import { finiteNumbers, llama3Factors, originalContext, ropeOf } from "./rope.ts"
 import { elementsOf, type StoredTensor } from "./safetensors.ts"
 import { plannedBytes, tensorSource } from "./stream.ts"
 import { type PlannedTensor, planTensors, storedType } from "./tensors.ts"
@@ -160,15 +161,12 @@ function extraTensors(family: Family, config: Hyperparameters): PlannedTensor[] 
   }
   if (family.architecture !== "phi3") return []
   const { values } = ropeOf(config).full
-  const [long, short] = [values["long_factor"], values["short_factor"]]
-  if (!Array.isArray(long)) return []
-  if (!Array.isArray(short) || short.length !== long.length) {
-    throw config.problem('"long_factor" and "short_factor" are not lists of the same length')
+  if (!Array.isArray(values["long_factor"])) return []
+  const [long, short] = [values["long_factor"], values["short_factor"]].map(finiteNumbers)
+  if (long === undefined || short?.length !== long.length) {
+    throw config.problem('"long_factor" and "short_factor" are not numbers, as many of either')
   }
-  return [
-    factorTensor("rope_factors_long", long.map(Number)),
-    factorTensor("rope_factors_short", short.map(Number)),
-  ]
+  return [factorTensor("rope_factors_long", long), factorTensor("rope_factors_short", short)]
 }
 
 function factorTensor(name: string, factors: readonly number[]): PlannedTensor {
@@ -245,6 +243,8 @@ export async function* writeConversion(
     } finally {
       await file.close()
     }
+    // What nobody could load, such as a vocabulary with a token twice, is no result.
+    readGguf(partial, { label: target })
     await rename(partial, target)
     isComplete = true
   } finally {

@@ -39,6 +39,11 @@ export function isObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value)
 }
 
+/** A value for a message; objects of others may have anything where JavaScript looks for a text. */
+export function shown(value: unknown): string {
+  return typeof value === "string" ? value : (JSON.stringify(value)?.slice(0, 80) ?? "missing")
+}
+
 /** An open folder. */
 export class ModelFolder {
   /** As it was given, for messages and names. */

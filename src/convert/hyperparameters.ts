@@ -223,7 +223,8 @@ export class Hyperparameters {
   /** A number; undefined when the configuration has none of the keys. */
   number(...keys: readonly string[]): number | undefined {
     const value = this.get(...keys)
-    if (value === undefined || (typeof value === "number" && Number.isFinite(value))) return value
+    if (value === undefined) return undefined
+    if (typeof value === "number" && Number.isFinite(Math.fround(value))) return value
     throw this.#wrong(keys, value, "a number")
   }
 

@@ -8,7 +8,7 @@
  */
 
 import { type GgufInput, packStrings, text, u32 } from "../gguf/write.ts"
-import { isObject, type JsonObject, type ModelFolder } from "./folder.ts"
+import { isObject, type JsonObject, type ModelFolder, shown } from "./folder.ts"
 import { type NameParts, nameParts, sizeLabelOf, titleOf } from "./model-name.ts"
 
 /** Bytes of the part of a card that is data. Real ones have below 30 kB. */
@@ -96,7 +96,7 @@ function optional(value: string | undefined): GgufInput | undefined {
 }
 
 function strings(values: readonly unknown[]): GgufInput | undefined {
-  return values.length === 0 ? undefined : packStrings(values.map(String))
+  return values.length === 0 ? undefined : packStrings(values.map(shown))
 }
 
 function labelParameters(size: SizeFacts): number {
@@ -127,7 +127,7 @@ function addSampling(put: Put, folder: ModelFolder): void {
     const value = sources.map((source) => settings?.[source]).find((each) => each !== undefined)
     if (type === "string") {
       if (typeof value === "string") put(`sampling.${key}`, text(value))
-    } else if (typeof value === "number" && Number.isFinite(value)) {
+    } else if (typeof value === "number" && Math.abs(value) < 2 ** 31) {
       put(`sampling.${key}`, { type, value: type === "i32" ? Math.trunc(value) : value })
     }
   }

@@ -9,7 +9,7 @@
 
 import { f32, flag, type GgufInput, packFlags, packStrings, u32 } from "../gguf/write.ts"
 import type { Family } from "./families.ts"
-import { isObject, type ModelFolder } from "./folder.ts"
+import { isObject, type ModelFolder, shown } from "./folder.ts"
 import type { Hyperparameters } from "./hyperparameters.ts"
 import { addRope, originalContext, ropeOf } from "./rope.ts"
 
@@ -173,7 +173,7 @@ function addBert(put: Put, config: Hyperparameters, folder: ModelFolder): void {
 export function classifierLabels(config: Hyperparameters): string[] | undefined {
   const labels = config.object("id2label")
   if (labels === undefined) return undefined
-  const names = Object.values(labels).map(String)
+  const names = Object.values(labels).map(shown)
   // What Hugging Face's library writes when there are none.
   return names.length === 2 && names[0] === "LABEL_0" ? undefined : names
 }
@@ -183,10 +183,10 @@ function poolingType(folder: ModelFolder): GgufInput | undefined {
   const modules = folder.has("modules.json") ? folder.json("modules.json") : undefined
   if (!Array.isArray(modules)) return undefined
   const pooling: unknown = modules.find(
-    (module) => isObject(module) && String(module["type"]).endsWith("Pooling"),
+    (module) => isObject(module) && shown(module["type"]).endsWith("Pooling"),
   )
   if (!isObject(pooling)) return undefined
-  const name = `${String(pooling["path"])}/config.json`
+  const name = `${shown(pooling["path"])}/config.json`
   const settings = folder.object(name)
   const match = POOLING.find(
     ([key, mode]) => settings?.[key] === true || settings?.["pooling_mode"] === mode,

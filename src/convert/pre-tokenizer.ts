@@ -8,7 +8,7 @@
  * @module
  */
 
-import { isObject, type JsonObject } from "./folder.ts"
+import { isObject, type JsonObject, shown } from "./folder.ts"
 
 /** Contractions in English, whatever their case. */
 const CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -97,9 +97,9 @@ function steps(rules: unknown): string[] {
       const pattern = isObject(rules["pattern"]) ? rules["pattern"] : {}
       const expression = pattern["Regex"] ?? pattern["String"]
       const isPlain = rules["behavior"] === "Isolated" || rules["invert"] === true
-      return [`${isPlain ? "split" : `split (${String(rules["behavior"])})`} ${String(expression)}`]
+      return [`${isPlain ? "split" : `split (${shown(rules["behavior"])})`} ${shown(expression)}`]
     }
     default:
-      return [String(rules["type"])]
+      return [shown(rules["type"])]
   }
 }

@@ -7,6 +7,7 @@
  * @module
  */
 
+import { shown } from "./folder.ts"
 import type { Hyperparameters } from "./hyperparameters.ts"
 import { elementsOf, type StoredTensor } from "./safetensors.ts"
 import type { Scale } from "./tensors.ts"
@@ -62,7 +63,7 @@ function checkMethod(method: unknown, format: unknown, config: Hyperparameters):
   const isKnown = METHODS.some((known) => known === method)
   const isKnownFormat = method !== "compressed-tensors" || FORMATS.some((known) => known === format)
   if (isKnown && isKnownFormat) return
-  const what = isKnown ? `${String(method)} in the format ${String(format)}` : String(method)
+  const what = isKnown ? `${shown(method)} in the format ${shown(format)}` : shown(method)
   throw config.problem(
     `the weights are quantised by ${what}, expected none or ${METHODS.join(", ")} in 8 bits`,
   )

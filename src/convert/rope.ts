@@ -40,7 +40,7 @@ export function ropeOf(config: Hyperparameters): Rope {
     slidingTheta:
       (isObject(sliding) ? numberIn(sliding, "rope_theta") : undefined) ??
       config.number("rope_local_base_freq", "local_rope_theta"),
-    sections: Array.isArray(sections) ? sections.map(Number) : undefined,
+    sections: finiteNumbers(sections)?.map((size) => Math.trunc(size) | 0),
   }
 }
 
@@ -48,6 +48,13 @@ export function ropeOf(config: Hyperparameters): Rope {
 export function numberIn(values: JsonObject, key: string): number | undefined {
   const value = values[key]
   return typeof value === "number" ? value : undefined
+}
+
+/** A list of numbers; undefined for anything else. */
+export function finiteNumbers(values: unknown): number[] | undefined {
+  if (!Array.isArray(values)) return undefined
+  const numbers = values.filter((value): value is number => Number.isFinite(value))
+  return numbers.length === values.length ? numbers : undefined
 }
 
 /** The context that the model was trained with before it was stretched. */

@@ -8,7 +8,7 @@
  */
 
 import { flag, type GgufInput, packStrings, text, u32 } from "../gguf/write.ts"
-import { isObject, type JsonObject, type ModelFolder } from "./folder.ts"
+import { isObject, type JsonObject, type ModelFolder, shown } from "./folder.ts"
 
 const KEYS = {
   bos: "bos",
@@ -197,8 +197,9 @@ function configuredId(config: JsonObject, role: TokenRole): number | undefined {
   return isTokenId(id) ? id : undefined
 }
 
-function isTokenId(id: unknown): id is number {
-  return typeof id === "number" && Number.isInteger(id) && id >= 0
+/** Whether a value can be the number of a token. */
+export function isTokenId(id: unknown): id is number {
+  return typeof id === "number" && Number.isInteger(id) && id >= 0 && id < 2 ** 31
 }
 
 /** A template of its own wins over those in files beside the tokenizer. Several have names. */
@@ -214,7 +215,7 @@ function chatTemplates(
   const names: string[] = []
   for (const each of template) {
     if (!isObject(each) || typeof each["template"] !== "string") continue
-    const name = String(each["name"]).replaceAll(/[^\w]/g, "")
+    const name = shown(each["name"]).replaceAll(/[^\w]/g, "")
     if (name === "default") metadata.set("tokenizer.chat_template", text(each["template"]))
     else {
       names.push(name)

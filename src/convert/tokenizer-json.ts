@@ -8,7 +8,7 @@
  */
 
 import type { CriaError } from "../util/errors.ts"
-import { isObject, type JsonObject, type ModelFolder } from "./folder.ts"
+import { isObject, type JsonObject, type ModelFolder, shown } from "./folder.ts"
 
 /** A token that was added to a vocabulary. */
 export interface AddedToken {
@@ -51,7 +51,7 @@ export function readTokenizer(folder: ModelFolder): TokenizerFile | undefined {
   const wrong = (problem: string): CriaError => folder.wrong(NAME, problem)
   const kind = kindOf(model)
   if (kind === undefined) {
-    throw wrong(`its model is ${String(model["type"])}, expected BPE, WordPiece or Unigram`)
+    throw wrong(`its model is ${shown(model["type"])}, expected BPE, WordPiece or Unigram`)
   }
   return {
     kind,
