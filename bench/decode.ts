@@ -1,51 +1,72 @@
 /**
  * How fast the engine decodes one stream, beside llama.cpp's own bench tool.
  *
+ * The engine works in a process of its own, as runners do, with their environment: large pages and the like are
+ * decided when a process starts.
+ *
  * @module
  */
 
 import { join } from "node:path"
 
-import { createBackend } from "../ffi/backend.ts"
-import { openLibrary } from "../ffi/library.ts"
-import { loadModel } from "../ffi/model.ts"
-import { Engine } from "../src/engine/engine.ts"
-import { SAMPLING_DEFAULTS } from "../src/engine/sampling.ts"
-import { Vocabulary } from "../src/engine/vocabulary.ts"
+import { RUNNER_ENVIRONMENT } from "../src/runner/handle.ts"
+import { linesOf } from "../src/util/lines.ts"
 import { peerFolder } from "./contenders.ts"
+import type { BenchOptions } from "./load.ts"
+import { type Comparison, compare } from "./measure.ts"
 
-/** Decodes through the engine; tokens per second of each call. Dispose it afterwards. */
-export async function createDecoder(path: string, threads: number) {
-  const library = openLibrary()
-  const model = await loadModel(library, { paths: [path], loadMode: "none" })
-  const backend = await createBackend(model, {
-    cells: 512,
-    batchTokens: 512,
-    sequences: 1,
-    threads,
-  })
-  const engine = new Engine(backend, endless(model.vocabulary), { now: () => performance.now() })
+const DECODE_TOKENS = 64
+
+/** Rounds are short: there can be more of them. */
+const ROUNDS_FACTOR = 3
+
+/** One stream through the engine, without HTTP. */
+export async function engineCase({ path, threads, rounds }: BenchOptions): Promise<Comparison[]> {
+  await using decoder = startDecoder(path, threads)
+  await decoder.decode(16)
+  const ours: number[] = []
+  const theirs: number[] = []
+  for (let round = 0; round < rounds * ROUNDS_FACTOR; round++) {
+    ours.push(await decoder.decode(DECODE_TOKENS))
+    theirs.push(await llamaBench(path, threads, DECODE_TOKENS))
+    console.error(
+      `engine, round ${round + 1}: ${ours.at(-1)?.toFixed(1)} against ${theirs.at(-1)?.toFixed(1)} tokens/s`,
+    )
+  }
+  const what = { name: "one stream, engine alone", unit: "tok/s", better: "more" } as const
+  return [compare(what, { name: "llama-bench", goal: 0.97 }, ours, theirs)]
+}
+
+/** The process of {@link file://./decoder.ts}. */
+function startDecoder(path: string, threads: number) {
+  const child = Bun.spawn(
+    [process.execPath, join(import.meta.dirname, "decoder.ts"), path, String(threads)],
+    {
+      stdin: "pipe",
+      stdout: "pipe",
+      stderr: "inherit",
+      env: { ...RUNNER_ENVIRONMENT, ...process.env },
+    },
+  )
+  const lines = linesOf(child.stdout)
   return {
+    /** @returns Tokens per second. */
     async decode(tokens: number): Promise<number> {
-      const events = engine.submit({
-        prompt: [1],
-        sampling: { ...SAMPLING_DEFAULTS, temperature: 0 },
-        maxTokens: tokens + 1,
-      })
-      for await (const event of events) {
-        if (event.kind === "done") return (tokens / event.usage.decodeMs) * 1000
-      }
-      throw new Error("the engine gave no answer")
+      void child.stdin.write(`${tokens}\n`)
+      void child.stdin.flush()
+      const { value, done } = await lines.next()
+      if (done === true) throw new Error("the engine's process ended")
+      return Number(value)
     },
     async [Symbol.asyncDispose]() {
-      await engine[Symbol.asyncDispose]()
-      model[Symbol.dispose]()
+      await child.stdin.end()
+      await child.exited
     },
   }
 }
 
 /** The same by llama-bench, which decodes random tokens and samples none. */
-export async function llamaBench(path: string, threads: number, tokens: number): Promise<number> {
+async function llamaBench(path: string, threads: number, tokens: number): Promise<number> {
   const flags = {
     "-m": path,
     "-t": String(threads),
@@ -60,16 +81,4 @@ export async function llamaBench(path: string, threads: number, tokens: number):
   const child = Bun.spawn(command, { stdout: "pipe", stderr: "ignore" })
   const [result] = (await new Response(child.stdout).json()) as { avg_ts: number }[]
   return result?.avg_ts ?? Number.NaN
-}
-
-/** A vocabulary in which no token ends an answer: random weights must not cut a measurement short. */
-function endless(vocabulary: Vocabulary): Vocabulary {
-  const offsets = new Int32Array(vocabulary.size + 1)
-  for (let token = 0; token < vocabulary.size; token++) {
-    offsets[token + 1] = (offsets[token] ?? 0) + vocabulary.piece(token).length
-  }
-  const bytes = new Uint8Array(offsets.at(-1) ?? 0)
-  for (let token = 0; token < vocabulary.size; token++)
-    bytes.set(vocabulary.piece(token), offsets[token])
-  return new Vocabulary(bytes, offsets, new Uint8Array(vocabulary.size))
 }

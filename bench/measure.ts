@@ -4,12 +4,6 @@
  * @module
  */
 
-/** A figure of one contender: one value per round. */
-export interface Series {
-  readonly name: string
-  readonly values: number[]
-}
-
 /** The middle value; the mean of the two middle ones when their number is even. */
 export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b)
@@ -21,52 +15,70 @@ export function median(values: readonly number[]): number {
   return (low + high) / 2
 }
 
+/** The value that a share of all does not exceed: 0.99 for p99. */
+export function percentile(values: readonly number[], share: number): number {
+  const sorted = values.toSorted((a, b) => a - b)
+  return sorted[Math.max(0, Math.ceil(sorted.length * share) - 1)] ?? Number.NaN
+}
+
 /** Middle of the ratios of two series, round by round: drift of the machine cancels out. */
-export function medianRatio(ours: readonly number[], theirs: readonly number[]): number {
+function medianRatio(ours: readonly number[], theirs: readonly number[]): number {
   return median(ours.map((value, round) => value / (theirs[round] ?? Number.NaN)))
+}
+
+/** What is measured. */
+export interface Figure {
+  readonly name: string
+  readonly unit: string
+  readonly better: "more" | "less"
 }
 
 /** One line of a result table. */
 export interface Comparison {
-  readonly what: string
-  readonly unit: string
-  readonly ours: number
-  readonly theirs: number
+  readonly what: Figure
+  /** Whom we stand beside. */
+  readonly rival: string
+  /** One value per round. */
+  readonly ours: readonly number[]
+  readonly theirs: readonly number[]
   /** Above 1 is better for us, whatever the unit. */
   readonly ratio: number
-  readonly goal: number
+  /** The least ratio that was wanted; undefined where the figure is for information. */
+  readonly goal: number | undefined
 }
 
-/**
- * Compares two series.
- *
- * @param better Whether more or less of the unit is better.
- */
+/** Compares two series. */
 export function compare(
-  what: { name: string; unit: string; goal: number; better: "more" | "less" },
+  what: Figure,
+  rival: { name: string; goal?: number | undefined },
   ours: readonly number[],
   theirs: readonly number[],
 ): Comparison {
   const ratio = what.better === "more" ? medianRatio(ours, theirs) : medianRatio(theirs, ours)
-  return {
-    what: what.name,
-    unit: what.unit,
-    ours: median(ours),
-    theirs: median(theirs),
-    ratio,
-    goal: what.goal,
-  }
+  return { what, rival: rival.name, ours, theirs, ratio, goal: rival.goal }
 }
 
 /** A table for people. */
 export function formatComparisons(rows: readonly Comparison[]): string {
-  const lines = rows.map(
-    ({ what, unit, ours, theirs, ratio, goal }) =>
-      `| ${what} | ${ours.toFixed(1)} ${unit} | ${theirs.toFixed(1)} ${unit} | ${ratio.toFixed(2)} | ≥ ${goal.toFixed(2)} | ${ratio >= goal ? "yes" : "no"} |`,
-  )
+  const lines = rows.map(({ what, rival, ours, theirs, ratio, goal }) => {
+    const cells = [
+      what.name,
+      `${format(median(ours))} ${what.unit}`,
+      rival,
+      `${format(median(theirs))} ${what.unit}`,
+      Number.isFinite(ratio) ? ratio.toFixed(2) : "–",
+      goal === undefined ? "" : `≥ ${goal.toFixed(2)}`,
+      goal === undefined ? "" : ratio >= goal ? "yes" : "no",
+    ]
+    return `| ${cells.join(" | ")} |`
+  })
   return [
-    "| case | cria | llama.cpp | ratio | goal | reached |",
-    "|---|---|---|---|---|---|",
+    "| case | cria | beside | theirs | ratio | goal | reached |",
+    "|---|---|---|---|---|---|---|",
     ...lines,
   ].join("\n")
+}
+
+function format(value: number): string {
+  return value >= 1000 ? value.toFixed(0) : value.toFixed(1)
 }

@@ -1,8 +1,8 @@
 /**
  * `npm run bench`: cria beside llama.cpp's own programs from the same source, on a model of the shape of
- * Qwen2.5-0.5B with random weights, Q4_K_M.
+ * Qwen2.5-0.5B with random weights, Q4_K_M. README.md says what each case is.
  *
- *   npm run bench [-- --rounds 7] [-- --threads 2]
+ *   npm run bench [-- --rounds 7] [--long-rounds 3] [--threads 2] [--only shared,long] [--quick]
  *
  * Everything is warmed up, loaded without mmap, and takes turns; medians of the rounds count. Run nothing else
  * meanwhile. Results go to dist/bench.json.
@@ -18,26 +18,17 @@ import { parseArgs } from "node:util"
 import { physicalCores } from "../ffi/machine.ts"
 import { cacheFolder, ensureNative } from "../scripts/build-native.ts"
 import { makeModel } from "../scripts/make-model.ts"
-import { type Contender, startCria, startLlamaServer, type Timing } from "./contenders.ts"
-import { createDecoder, llamaBench } from "./decode.ts"
-import { type Comparison, compare, formatComparisons } from "./measure.ts"
+import { engineCase } from "./decode.ts"
+import { hogsCase } from "./hogs.ts"
+import { type BenchOptions, type LoadCase, runLoad } from "./load.ts"
+import { eightCase, sharedCase, singleCase, unrelatedCase } from "./many.ts"
+import { type Comparison, formatComparisons } from "./measure.ts"
+import { chatsCase, crampedCase, longCase } from "./mixed.ts"
 
 const ROOT = join(import.meta.dirname, "..")
-const DECODE_TOKENS = 64
-const STREAM_TOKENS = 64
 
-const WORDS =
-  "the of and to in a is that for it as was with be by on not he his but at are this have from or had an they which one you were all her she there would their we him been has when who will no more if out so up said what its about than into them can only other time new some could these two may first then do any like my now over such our man me even most made after also did many".split(
-    " ",
-  )
-
-/** A prompt of about 1.1 tokens a word that no cache has seen. */
-function prompt(words: number, seed: number): string {
-  return Array.from(
-    { length: words },
-    (_, i) => WORDS[(i * 31 + seed * 17 + ((i * seed) % 7)) % WORDS.length],
-  ).join(" ")
-}
+/** Sizes of `--quick`, as a part of the whole ones. */
+const QUICK = 1 / 4
 
 async function model(): Promise<string> {
   const folder = join(cacheFolder(), "bench")
@@ -55,123 +46,60 @@ async function model(): Promise<string> {
   return path
 }
 
-interface Options {
-  readonly path: string
-  readonly threads: number
-  readonly rounds: number
+type Case = (options: BenchOptions) => Promise<Comparison[]>
+
+function load<Key extends string>(
+  name: string,
+  caseOf: (options: BenchOptions) => LoadCase<Key>,
+): Record<string, Case> {
+  return { [name]: (options) => runLoad(name, caseOf(options), options) }
 }
 
-/** (a) One stream through the engine, without HTTP. */
-async function engineCase({ path, threads, rounds }: Options): Promise<Comparison[]> {
-  await using decoder = await createDecoder(path, threads)
-  await decoder.decode(16)
-  const ours: number[] = []
-  const theirs: number[] = []
-  for (let round = 0; round < rounds; round++) {
-    ours.push(await decoder.decode(DECODE_TOKENS))
-    theirs.push(await llamaBench(path, threads, DECODE_TOKENS))
-    console.error(
-      `decode, round ${round + 1}: ${ours.at(-1)?.toFixed(1)} against ${theirs.at(-1)?.toFixed(1)} tokens/s`,
-    )
-  }
-  return [
-    compare(
-      { name: "one stream, engine against llama-bench", unit: "tok/s", goal: 0.97, better: "more" },
-      ours,
-      theirs,
-    ),
-  ]
+const CASES: Readonly<Record<string, Case>> = {
+  engine: engineCase,
+  ...load("single", singleCase),
+  ...load("parallel", eightCase),
+  ...load("shared", sharedCase),
+  ...load("unrelated", (options) => unrelatedCase({ promptWords: 200, tokens: 64 }, options)),
+  ...load("answers", (options) =>
+    unrelatedCase({ promptWords: 16, tokens: 128, goalAlone: 2.5 }, options),
+  ),
+  ...load("chats", chatsCase),
+  ...load("long", longCase),
+  ...load("cramped", crampedCase),
+  ...load("hogs", hogsCase),
 }
-
-const speedOf = ({ tokens, firstMs, lastMs }: Timing) => ((tokens - 1) / (lastMs - firstMs)) * 1000
-
-/** (b) One stream over HTTP: time to the first text, and speed after it. */
-async function singleCase({ path, threads, rounds }: Options): Promise<Comparison[]> {
-  const setting = { model: path, threads, contextTokens: 1024, parallel: 1 }
-  await using cria = await startCria(setting)
-  await using llama = await startLlamaServer(setting)
-  const ours: Timing[] = []
-  const theirs: Timing[] = []
-  for (let round = 0; round < rounds; round++) {
-    const text = prompt(180, round + 1)
-    ours.push(await cria.ask(text, STREAM_TOKENS))
-    theirs.push(await llama.ask(text, STREAM_TOKENS))
-    console.error(`one stream, round ${round + 1}: ${JSON.stringify([ours.at(-1), theirs.at(-1)])}`)
-  }
-  return [
-    compare(
-      { name: "one stream over HTTP, time to first token", unit: "ms", goal: 1, better: "less" },
-      ours.map(({ firstMs }) => firstMs),
-      theirs.map(({ firstMs }) => firstMs),
-    ),
-    compare(
-      { name: "one stream over HTTP, speed", unit: "tok/s", goal: 1, better: "more" },
-      ours.map(speedOf),
-      theirs.map(speedOf),
-    ),
-  ]
-}
-
-/** Eight requests at once; tokens of all per second. */
-async function together(contender: Contender, round: number): Promise<number> {
-  const started = performance.now()
-  const timings = await Promise.all(
-    Array.from({ length: 8 }, (_, i) =>
-      contender.ask(prompt(60, round * 8 + i + 100), STREAM_TOKENS),
-    ),
-  )
-  const tokens = timings.reduce((sum, timing) => sum + timing.tokens, 0)
-  return (tokens / (performance.now() - started)) * 1000
-}
-
-/** (c) Eight streams at once over HTTP: tokens of all per second, prompts included in the time. */
-async function parallelCase({ path, threads, rounds }: Options): Promise<Comparison[]> {
-  const setting = { model: path, threads, contextTokens: 1024, parallel: 8 }
-  await using cria = await startCria(setting)
-  await using llama = await startLlamaServer(setting)
-  await together(cria, 99)
-  await together(llama, 99)
-  const ours: number[] = []
-  const theirs: number[] = []
-  for (let round = 0; round < rounds; round++) {
-    ours.push(await together(cria, round))
-    theirs.push(await together(llama, round))
-    console.error(
-      `eight streams, round ${round + 1}: ${ours.at(-1)?.toFixed(1)} against ${theirs.at(-1)?.toFixed(1)} tokens/s`,
-    )
-  }
-  return [
-    compare(
-      { name: "eight streams over HTTP, all together", unit: "tok/s", goal: 1, better: "more" },
-      ours,
-      theirs,
-    ),
-  ]
-}
-
-const CASES = { engine: engineCase, single: singleCase, parallel: parallelCase }
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       rounds: { type: "string", default: "7" },
+      "long-rounds": { type: "string", default: "3" },
       threads: { type: "string", default: String(physicalCores()) },
-      only: { type: "string" },
+      only: { type: "string", default: Object.keys(CASES).join(",") },
+      quick: { type: "boolean", default: false },
     },
   })
   await ensureNative("cpu", "source", true)
-  const options = {
+  const options: BenchOptions = {
     path: await model(),
     threads: Number(values.threads),
     rounds: Number(values.rounds),
+    longRounds: Number(values["long-rounds"]),
+    scale: values.quick ? QUICK : 1,
   }
+  const { rounds, longRounds, threads } = options
+  const machine = `${cpus()[0]?.model ?? "unknown"}, ${threads} threads, ${rounds} and ${longRounds} rounds`
   const results: Comparison[] = []
-  for (const [name, run] of Object.entries(CASES)) {
-    if (values.only === undefined || values.only.split(",").includes(name))
-      results.push(...(await run(options)))
+  for (const name of values.only.split(",")) {
+    const run = CASES[name]
+    if (run === undefined)
+      throw new Error(`There is no case "${name}": ${Object.keys(CASES).join(", ")}`)
+    results.push(...(await run(options)))
+    // After each case: a later one that fails takes nothing with it.
+    const report = `${JSON.stringify({ machine, results }, null, 2)}\n`
+    writeFileSync(join(ROOT, "dist/bench.json"), report)
   }
-  const machine = `${cpus()[0]?.model ?? "unknown"}, ${options.threads} threads, ${options.rounds} rounds`
-  writeFileSync(join(ROOT, "dist/bench.json"), `${JSON.stringify({ machine, results }, null, 2)}\n`)
   console.log(`${machine}\n\n${formatComparisons(results)}`)
 }
 

@@ -44,7 +44,7 @@ const STOP_GRACE_MS = 5000
  * What a runner's C library has to know before the process starts: memory for weights and KV cache shall have large
  * pages where the system leaves the choice to programs. Measured: decoding gets some 5 % faster.
  */
-const RUNNER_ENVIRONMENT = { GLIBC_TUNABLES: "glibc.malloc.hugetlb=1" }
+export const RUNNER_ENVIRONMENT = { GLIBC_TUNABLES: "glibc.malloc.hugetlb=1" }
 
 /** Lines of stderr kept to explain a crash. */
 const LAST_LINES = 8

@@ -27,7 +27,7 @@ import {
 const PROGRESS_INTERVAL_MS = 50
 
 /** A runner waits for its model, for requests that join at the next step, and for aborts of long steps. */
-const WAIT_SLICE_MS = 50
+export const WAIT_SLICE_MS = 50
 
 /** After stdin closed, code that hangs in native calls is given this long. */
 const ORPHAN_GRACE_MS = 3000

@@ -1,0 +1,104 @@
+/**
+ * A load that several contenders take in turns: what a case says of itself, and the rounds over it.
+ *
+ * @module
+ */
+
+import { loadavg } from "node:os"
+
+import {
+  type Contender,
+  type ContenderName,
+  type Setting,
+  start,
+  type Timing,
+} from "./contenders.ts"
+import { type Comparison, compare, type Figure } from "./measure.ts"
+
+/** What all cases get. */
+export interface BenchOptions {
+  readonly path: string
+  readonly threads: number
+  /** Rounds of short cases. */
+  readonly rounds: number
+  /** Rounds of cases that take minutes each. */
+  readonly longRounds: number
+  /** 1, or less for a quick look: sizes of loads are multiplied by it. */
+  readonly scale: number
+}
+
+/** Everything that is measured on a machine under one load. */
+export interface LoadCase<Key extends string = string> {
+  readonly setting: Omit<Setting, "model" | "threads">
+  readonly isLong: boolean
+  /** Whom cria stands beside. */
+  readonly rivals: readonly Exclude<ContenderName, "cria">[]
+  /** Figures, each with the least ratio that is wanted beside a rival. */
+  readonly figures: Readonly<Record<Key, Figure & Partial<Record<ContenderName, number>>>>
+  /** One round of one contender. */
+  measure(contender: Contender): Promise<Record<Key, number>>
+}
+
+/** Starts the contenders of a case, lets them take turns, compares. */
+export async function runLoad<Key extends string>(
+  name: string,
+  load: LoadCase<Key>,
+  options: BenchOptions,
+): Promise<Comparison[]> {
+  const setting = { ...load.setting, model: options.path, threads: options.threads }
+  await using stack = new AsyncDisposableStack()
+  const contenders: Contender[] = []
+  for (const rival of ["cria", ...load.rivals] as const)
+    contenders.push(stack.use(await start(rival, setting)))
+  const results = new Map<ContenderName, Record<Key, number>[]>()
+  console.error(`${name}: load average ${loadavg()[0]?.toFixed(2)}`)
+  for (let round = 0; round < (load.isLong ? options.longRounds : options.rounds); round++) {
+    const first = round % contenders.length
+    for (const contender of [...contenders.slice(first), ...contenders.slice(0, first)]) {
+      const result = await load.measure(contender)
+      results.set(contender.name, [...(results.get(contender.name) ?? []), result])
+      console.error(`${name}, round ${round + 1}, ${contender.name}: ${JSON.stringify(result)}`)
+    }
+  }
+  return comparisons(load, results)
+}
+
+function comparisons<Key extends string>(
+  load: LoadCase<Key>,
+  results: ReadonlyMap<ContenderName, readonly Record<Key, number>[]>,
+): Comparison[] {
+  // Object.keys widens the keys; the record has exactly these.
+  return (Object.keys(load.figures) as Key[]).flatMap((key) => {
+    const valuesOf = (name: ContenderName) => (results.get(name) ?? []).map((each) => each[key])
+    const { name, unit, better, ...goals } = load.figures[key]
+    return load.rivals.map((rival) =>
+      compare(
+        { name, unit, better },
+        { name: RIVAL_NAMES[rival], goal: (goals as Partial<Record<string, number>>)[rival] },
+        valuesOf("cria"),
+        valuesOf(rival),
+      ),
+    )
+  })
+}
+
+const RIVAL_NAMES = { server: "llama-server -np N", "server-1": "llama-server -np 1" }
+
+/** Sends all prompts at once. */
+export async function together(
+  contender: Contender,
+  prompts: readonly string[],
+  tokens: number,
+): Promise<{ wallMs: number; timings: readonly Timing[] }> {
+  const started = performance.now()
+  const timings = await Promise.all(prompts.map((prompt) => contender.ask(prompt, tokens)))
+  const wallMs = performance.now() - started
+  const short = timings.filter((timing) => timing.tokens !== tokens).length
+  if (short > 0) console.error(`${contender.name}: ${short} answers have not ${tokens} tokens`)
+  return { wallMs, timings }
+}
+
+/** Tokens per second of one stream, after its first token. */
+export function speedOf({ tokens, firstMs, lastMs }: Timing): number {
+  return ((tokens - 1) / (lastMs - firstMs)) * 1000
+}
