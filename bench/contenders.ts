@@ -55,6 +55,8 @@ export interface Contender extends AsyncDisposable {
   ask(prompt: string, tokens: number, signal?: AbortSignal): Promise<Timing>
   /** Answers a chat. @returns Tokens of its prompt, and how many of them were computed. */
   chat(messages: readonly ChatMessage[], tokens: number): Promise<PromptCount>
+  /** What cria's engine counted so far, as `/api/ps` has it; empty for others. */
+  counters(): Promise<Readonly<Record<string, number>>>
 }
 
 /** Tokens of a prompt. */
@@ -111,6 +113,12 @@ async function startCria({ cells, ...setting }: Setting): Promise<Contender> {
       return stream(`${url}/api/generate`, { model, prompt, raw: true, options }, signal)
     },
     chat: (messages, tokens) => chat(url, { model, messages, max_tokens: tokens }),
+    async counters() {
+      const reply = (await (await fetch(`${url}/api/ps`)).json()) as {
+        models: { engine?: Record<string, number> }[]
+      }
+      return reply.models[0]?.engine ?? {}
+    },
     async [Symbol.asyncDispose]() {
       await child.stdin.end()
       await child.exited
@@ -137,6 +145,8 @@ async function startServer(name: ContenderName, setting: Setting): Promise<Conte
     "--kv-unified",
   ]
   const child = Bun.spawn(command, { stdin: "ignore", stdout: "ignore", stderr: "ignore" })
+  const kill = () => child.kill("SIGKILL")
+  process.on("exit", kill)
   const url = `http://127.0.0.1:${port}`
   await until(async () => (await fetch(`${url}/health`)).ok)
   return {
@@ -150,8 +160,10 @@ async function startServer(name: ContenderName, setting: Setting): Promise<Conte
       )
     },
     chat: (messages, tokens) => chat(url, { messages, max_tokens: tokens, cache_prompt: true }),
+    counters: () => Promise.resolve({}),
     async [Symbol.asyncDispose]() {
-      child.kill("SIGKILL")
+      process.off("exit", kill)
+      kill()
       await child.exited
     },
   }

@@ -27,14 +27,16 @@ export interface BenchOptions {
   readonly scale: number
 }
 
+type Rival = Exclude<ContenderName, "cria">
+
 /** Everything that is measured on a machine under one load. */
 export interface LoadCase<Key extends string = string> {
   readonly setting: Omit<Setting, "model" | "threads">
   readonly isLong: boolean
   /** Whom cria stands beside. */
-  readonly rivals: readonly Exclude<ContenderName, "cria">[]
+  readonly rivals: readonly Rival[]
   /** Figures, each with the least ratio that is wanted beside a rival. */
-  readonly figures: Readonly<Record<Key, Figure & Partial<Record<ContenderName, number>>>>
+  readonly figures: Readonly<Record<Key, Figure & Partial<Record<Rival, number>>>>
   /** One round of one contender. */
   measure(contender: Contender): Promise<Record<Key, number>>
 }
@@ -55,12 +57,25 @@ export async function runLoad<Key extends string>(
   for (let round = 0; round < (load.isLong ? options.longRounds : options.rounds); round++) {
     const first = round % contenders.length
     for (const contender of [...contenders.slice(first), ...contenders.slice(0, first)]) {
+      const before = await contender.counters()
       const result = await load.measure(contender)
+      reportCounters(name, before, await contender.counters())
       results.set(contender.name, [...(results.get(contender.name) ?? []), result])
       console.error(`${name}, round ${round + 1}, ${contender.name}: ${JSON.stringify(result)}`)
     }
   }
   return comparisons(load, results)
+}
+
+/** Where the time went: what the engine counted during one round. */
+function reportCounters(
+  name: string,
+  before: Readonly<Record<string, number>>,
+  after: Readonly<Record<string, number>>,
+): void {
+  const entries = Object.entries(after).map(([key, value]) => [key, value - (before[key] ?? 0)])
+  if (entries.length > 0)
+    console.error(`${name}, engine: ${JSON.stringify(Object.fromEntries(entries))}`)
 }
 
 function comparisons<Key extends string>(
@@ -70,11 +85,12 @@ function comparisons<Key extends string>(
   // Object.keys widens the keys; the record has exactly these.
   return (Object.keys(load.figures) as Key[]).flatMap((key) => {
     const valuesOf = (name: ContenderName) => (results.get(name) ?? []).map((each) => each[key])
-    const { name, unit, better, ...goals } = load.figures[key]
+    const { server, "server-1": alone, ...figure } = load.figures[key]
+    const goals = { server, "server-1": alone }
     return load.rivals.map((rival) =>
       compare(
-        { name, unit, better },
-        { name: RIVAL_NAMES[rival], goal: (goals as Partial<Record<string, number>>)[rival] },
+        figure,
+        { name: RIVAL_NAMES[rival], goal: goals[rival] },
         valuesOf("cria"),
         valuesOf(rival),
       ),

@@ -31,6 +31,8 @@ export interface Figure {
   readonly name: string
   readonly unit: string
   readonly better: "more" | "less"
+  /** Where cria has to be whatever others do: most or least of the unit. */
+  readonly limit?: number | undefined
 }
 
 /** One line of a result table. */
@@ -67,8 +69,7 @@ export function formatComparisons(rows: readonly Comparison[]): string {
       rival,
       `${format(median(theirs))} ${what.unit}`,
       Number.isFinite(ratio) ? ratio.toFixed(2) : "–",
-      goal === undefined ? "" : `≥ ${goal.toFixed(2)}`,
-      goal === undefined ? "" : ratio >= goal ? "yes" : "no",
+      ...verdict({ what, ours, ratio, goal }),
     ]
     return `| ${cells.join(" | ")} |`
   })
@@ -77,6 +78,19 @@ export function formatComparisons(rows: readonly Comparison[]): string {
     "|---|---|---|---|---|---|---|",
     ...lines,
   ].join("\n")
+}
+
+/** The goal, and whether it was reached; empty where a figure is for information. */
+function verdict({
+  what: { better, limit, unit },
+  ours,
+  ratio,
+  goal,
+}: Pick<Comparison, "what" | "ours" | "ratio" | "goal">): [string, string] {
+  if (goal !== undefined) return [`ratio ≥ ${goal}`, ratio >= goal ? "yes" : "no"]
+  if (limit === undefined) return ["", ""]
+  const isReached = better === "more" ? median(ours) >= limit : median(ours) <= limit
+  return [`${better === "more" ? "≥" : "≤"} ${limit} ${unit}`.trim(), isReached ? "yes" : "no"]
 }
 
 function format(value: number): string {

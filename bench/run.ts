@@ -71,6 +71,8 @@ const CASES: Readonly<Record<string, Case>> = {
 }
 
 async function main(): Promise<void> {
+  // So that what was started is ended too.
+  for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(1))
   const { values } = parseArgs({
     options: {
       rounds: { type: "string", default: "7" },
