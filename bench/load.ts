@@ -25,6 +25,8 @@ export interface BenchOptions {
   readonly longRounds: number
   /** 1, or less for a quick look: sizes of loads are multiplied by it. */
   readonly scale: number
+  /** Rivals that take part. */
+  readonly beside: readonly string[]
 }
 
 type Rival = Exclude<ContenderName, "cria">
@@ -50,8 +52,9 @@ export async function runLoad<Key extends string>(
   const setting = { ...load.setting, model: options.path, threads: options.threads }
   await using stack = new AsyncDisposableStack()
   const contenders: Contender[] = []
-  for (const rival of ["cria", ...load.rivals] as const)
-    contenders.push(stack.use(await start(rival, setting)))
+  const rivals = load.rivals.filter((rival) => options.beside.includes(rival))
+  for (const contender of ["cria", ...rivals] as const)
+    contenders.push(stack.use(await start(contender, setting)))
   const results = new Map<ContenderName, Record<Key, number>[]>()
   console.error(`${name}: load average ${loadavg()[0]?.toFixed(2)}`)
   for (let round = 0; round < (load.isLong ? options.longRounds : options.rounds); round++) {
@@ -64,7 +67,7 @@ export async function runLoad<Key extends string>(
       console.error(`${name}, round ${round + 1}, ${contender.name}: ${JSON.stringify(result)}`)
     }
   }
-  return comparisons(load, results)
+  return comparisons({ ...load, rivals }, results)
 }
 
 /** Where the time went: what the engine counted during one round. */

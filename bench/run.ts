@@ -2,7 +2,7 @@
  * `npm run bench`: cria beside llama.cpp's own programs from the same source, on a model of the shape of
  * Qwen2.5-0.5B with random weights, Q4_K_M. README.md says what each case is.
  *
- *   npm run bench [-- --rounds 7] [--long-rounds 3] [--threads 2] [--only shared,long] [--quick]
+ *   npm run bench [-- --rounds 7] [--long-rounds 3] [--threads 2] [--only shared,long] [--beside server] [--quick]
  *
  * Everything is warmed up, loaded without mmap, and takes turns; medians of the rounds count. Run nothing else
  * meanwhile. Results go to dist/bench.json.
@@ -79,6 +79,7 @@ async function main(): Promise<void> {
       "long-rounds": { type: "string", default: "3" },
       threads: { type: "string", default: String(physicalCores()) },
       only: { type: "string", default: Object.keys(CASES).join(",") },
+      beside: { type: "string", default: "server,server-1" },
       quick: { type: "boolean", default: false },
     },
   })
@@ -89,6 +90,7 @@ async function main(): Promise<void> {
     rounds: Number(values.rounds),
     longRounds: Number(values["long-rounds"]),
     scale: values.quick ? QUICK : 1,
+    beside: values.beside.split(","),
   }
   const { rounds, longRounds, threads } = options
   const machine = `${cpus()[0]?.model ?? "unknown"}, ${threads} threads, ${rounds} and ${longRounds} rounds`
