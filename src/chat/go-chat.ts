@@ -5,12 +5,15 @@
  * @module
  */
 
+import type { BranchNode } from "../template/nodes.ts"
 import {
   asksFor,
   endTexts,
   firstText,
+  listAround,
   mentionedNames,
   nodesOf,
+  rangeAround,
   textsOf,
   untilResponse,
   withResponse,
@@ -99,14 +102,18 @@ function comparesWithTool(template: Template): boolean {
 /** The texts around the place where a range over the messages prints `.Thinking`. */
 function thinkingTags(template: Template): ThinkingTags | undefined {
   let tags: ThinkingTags | undefined
-  for (const { node, around } of nodesOf(template)) {
-    const range = around.findLast((outer) => outer.kind === "range")
-    if (range?.kind !== "range" || !asksFor(range.pipe, "Messages")) continue
+  const overMessages = new Map<BranchNode, boolean>()
+  for (const visit of nodesOf(template)) {
+    const { node } = visit
     const isPrinted = node.kind === "action" && asksFor(node, "Thinking")
     const isSubject = node.kind === "with" && asksFor(node.pipe, "Thinking")
     if (!isPrinted && !isSubject) continue
-    const list = isSubject ? node.list : around.findLast((outer) => outer.kind === "list")
-    if (list?.kind !== "list") continue
+    const range = rangeAround(visit)
+    const list = isSubject ? node.list : listAround(visit)
+    if (list === undefined || range === undefined) continue
+    const isOverMessages = overMessages.get(range) ?? asksFor(range.pipe, "Messages")
+    overMessages.set(range, isOverMessages)
+    if (!isOverMessages) continue
     const [opening, closing] = endTexts(list)
     if (opening !== "" && closing !== "") tags = { opening, closing }
   }

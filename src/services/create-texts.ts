@@ -11,6 +11,7 @@ import { MEDIA_TYPES, type ModelConfig } from "../store/manifest.ts"
 import type { ResolvedTexts } from "../store/resolve.ts"
 import { parseTemplate } from "../template/template.ts"
 import { CriaError, errorMessage } from "../util/errors.ts"
+import { checkTemplate } from "./template.ts"
 
 /** Longest text: what the store reads back. */
 const TEXT_BYTES_MAX = 16 * 1024 * 1024
@@ -55,7 +56,7 @@ export interface TextLayer {
 /**
  * Checks the texts of a request.
  *
- * @throws {CriaError} `invalid-input` for a text that is too long, a parameter of the wrong type, a version that is none.
+ * @throws {CriaError} `invalid-input` for a text that is too long, a template that is none, a parameter of the wrong type, a version that is none.
  */
 export function checkTexts(texts: CreateTexts): void {
   const { template, system, licenses, parameters, messages, requires } = texts
@@ -64,6 +65,7 @@ export function checkTexts(texts: CreateTexts): void {
     if (Buffer.byteLength(text) <= TEXT_BYTES_MAX) continue
     throw new CriaError("invalid-input", `Cannot store the ${name}: over ${TEXT_BYTES_MAX} bytes`)
   }
+  if (template !== undefined) checkTemplate(template)
   try {
     parseOptions(parameters)
   } catch (cause) {

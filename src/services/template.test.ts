@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test"
 
 import type { ModelConfig } from "../store/manifest.ts"
-import { readTemplate, usesGoTemplate } from "./template.ts"
+import { checkTemplate, readTemplate, usesGoTemplate } from "./template.ts"
 
 interface Situation {
   readonly go: string
@@ -67,5 +67,17 @@ describe("usesGoTemplate()", () => {
     ],
   ])("%s", (_, situation, expected) => {
     expect(isGoUsed(situation)).toBe(expected)
+  })
+})
+
+describe("checkTemplate()", () => {
+  test("a template is fine, anything else is refused in Ollama's words", () => {
+    checkTemplate("{{ .Prompt }}")
+    expect(() => checkTemplate("{{ .Prompt")).toThrow(
+      expect.objectContaining({
+        code: "invalid-input",
+        message: "template error: template: :1: unclosed action",
+      }),
+    )
   })
 })

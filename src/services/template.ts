@@ -27,6 +27,19 @@ export function readTemplate(source: string): ChatTemplate {
 }
 
 /**
+ * Checks the template of a model that is to be made.
+ *
+ * @throws {CriaError} `invalid-input` in Ollama's words when it cannot be read.
+ */
+export function checkTemplate(source: string): void {
+  try {
+    readChatTemplate(source)
+  } catch (error) {
+    throw new CriaError("invalid-input", `template error: ${errorMessage(error)}`, { cause: error })
+  }
+}
+
+/**
  * Decides between the Modelfile's template and the one in the model's file.
  *
  * The file's own is taken when it can do more (tools, thinking, results of tools) and the Modelfile's says nothing

@@ -73,6 +73,7 @@ export function unquote(literal: string): string | undefined {
   const inner = literal.slice(1, -1)
   if (mark === "`") return inner.includes("`") ? undefined : inner.replaceAll("\r", "")
   if (inner.includes("\n")) return undefined
+  if (!inner.includes("\\")) return inner.includes(mark ?? "") ? undefined : inner
   return unescape(inner, mark ?? "")
 }
 

@@ -7,21 +7,41 @@
 import type { AnyNode, BranchNode, ListNode, Node, PipeNode } from "./nodes.ts"
 import type { Template } from "./template.ts"
 
-/** A node with the nodes around it, the innermost last. */
-interface Visit {
+/** A node and the place that it is in. */
+export interface Visit {
   readonly node: AnyNode
-  readonly around: readonly AnyNode[]
+  /** The node around it. */
+  readonly parent: Visit | undefined
 }
 
 /** All nodes of a template and of those that it defines, in the order of the source. */
 export function* nodesOf({ lists }: Template): Generator<Visit> {
-  for (const list of lists.values()) yield* visit(list, [])
+  for (const list of lists.values()) yield* nodesIn(list)
 }
 
-function* visit(node: AnyNode, around: readonly AnyNode[]): Generator<Visit> {
-  yield { node, around }
-  const inside = [...around, node]
-  for (const child of childrenOf(node)) yield* visit(child, inside)
+/** A node and all that are in it. */
+function* nodesIn(root: AnyNode): Generator<Visit> {
+  const waiting: Visit[] = [{ node: root, parent: undefined }]
+  for (let visit = waiting.pop(); visit !== undefined; visit = waiting.pop()) {
+    yield visit
+    for (const node of childrenOf(visit.node).toReversed()) waiting.push({ node, parent: visit })
+  }
+}
+
+/** The list that a node is in. */
+export function listAround({ parent }: Visit): ListNode | undefined {
+  for (let outer = parent; outer !== undefined; outer = outer.parent) {
+    if (outer.node.kind === "list") return outer.node
+  }
+  return undefined
+}
+
+/** The innermost range that a node is in. */
+export function rangeAround({ parent }: Visit): BranchNode | undefined {
+  for (let outer = parent; outer !== undefined; outer = outer.parent) {
+    if (outer.node.kind === "range") return outer.node
+  }
+  return undefined
 }
 
 function childrenOf(node: AnyNode): readonly AnyNode[] {
@@ -53,7 +73,7 @@ function namesIn(node: AnyNode): readonly string[] {
 
 /** Whether a field of this name, such as `ToolCalls`, is asked for below a node. */
 export function asksFor(node: AnyNode, name: string): boolean {
-  for (const { node: inner } of visit(node, [])) {
+  for (const { node: inner } of nodesIn(node)) {
     if (inner.kind !== "pipe" && namesIn(inner).includes(name)) return true
   }
   return false
@@ -79,7 +99,7 @@ function ownText(node: Node | undefined): string {
 
 /** The first text in a node that is not blank. */
 export function firstText(node: AnyNode): string | undefined {
-  for (const { node: inner } of visit(node, [])) {
+  for (const { node: inner } of nodesIn(node)) {
     if (inner.kind === "text" && inner.text.trim() !== "") return inner.text
   }
   return undefined

@@ -15,10 +15,10 @@ import { parseTree, TemplateSyntaxError } from "./parser.ts"
 import type { Value } from "./value.ts"
 
 /** Longest source in characters. The longest templates that models come with have some 20,000. */
-export const SOURCE_CHARS_MAX = 1_048_576
+export const SOURCE_CHARS_MAX = 131_072
 
-/** Some seconds and some 100 MB at most; a chat of 10,000 messages takes a hundredth. */
-const LIMITS: Limits = { steps: 10_000_000, chars: 64 * 2 ** 20, depth: 1000 }
+/** A fifth of a second and some 100 MB at most; a chat of 10,000 messages takes a tenth of that. */
+const LIMITS: Limits = { steps: 3_000_000, chars: 64 * 2 ** 20, depth: 1000 }
 
 /** Options of {@link parseTemplate}. */
 export interface TemplateOptions {
