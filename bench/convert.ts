@@ -146,12 +146,14 @@ async function compareType(
   const peak = (runs: readonly Run[]): number[] => runs.map((run) => run.peakBytes / 1e6)
   return [
     compare(
-      { name: `${type}: speed`, unit: "MB/s", goal: 1, better: "more" },
+      { name: `${type}: speed`, unit: "MB/s", better: "more" },
+      { name: "llama.cpp", goal: 1 },
       speed(ours),
       speed(theirs),
     ),
     compare(
-      { name: `${type}: peak memory`, unit: "MB", goal: 1, better: "less" },
+      { name: `${type}: peak memory`, unit: "MB", better: "less" },
+      { name: "llama.cpp", goal: 1 },
       peak(ours),
       peak(theirs),
     ),

@@ -9,7 +9,6 @@ import { parseOptions } from "../modelfile/parameters.ts"
 import { semverOf } from "../modelfile/semver.ts"
 import { MEDIA_TYPES, type ModelConfig } from "../store/manifest.ts"
 import type { ResolvedTexts } from "../store/resolve.ts"
-import { parseTemplate } from "../template/template.ts"
 import { CriaError, errorMessage } from "../util/errors.ts"
 import { checkTemplate } from "./template.ts"
 
@@ -72,15 +71,6 @@ export function checkTexts(texts: CreateTexts): void {
     throw new CriaError("invalid-input", errorMessage(cause), { cause })
   }
   if (requires !== undefined) semverOf(requires)
-  if (template) checkTemplate(template)
-}
-
-function checkTemplate(template: string): void {
-  try {
-    parseTemplate(template)
-  } catch (cause) {
-    throw new CriaError("invalid-input", `template error: ${errorMessage(cause)}`, { cause })
-  }
 }
 
 /** The text layers of the new model: those of the base, replaced, merged and added to by those of the request. */
