@@ -437,6 +437,26 @@ describe("Engine, who runs", () => {
 const decodeMicros = ({ tokens, rows }: { tokens: number; rows: number }) =>
   1000 * rows + 100 * Math.max(0, tokens - rows)
 
+describe("Engine, a burst of prompts that do not fit together", () => {
+  test("admits those that fit, and nobody has to give way", async () => {
+    await using machine = new Machine({ cells: 256, rows: 8, batchTokens: 32 })
+    const prompts = run(0, 6).map((i) => run(500 * i, 100))
+    const answers = await Promise.all(
+      prompts.map((prompt) => machine.ask(prompt, { maxTokens: 8 })),
+    )
+    expect(answers.map(({ tokens }) => tokens)).toEqual(prompts.map((p) => expected(p, 8)))
+    expect(machine.engine.status.counters.preemptions).toBe(0)
+  })
+
+  test("counts what they have in common once", async () => {
+    await using machine = new Machine({ cells: 256, rows: 8, batchTokens: 32 })
+    const answers = run(0, 6).map((i) => machine.ask([...PREFIX, 2000 + i], { maxTokens: 4 }))
+    await machine.begun(5)
+    expect(machine.engine.status).toMatchObject({ running: 6, waiting: 0 })
+    await Promise.all(answers)
+  })
+})
+
 describe("Engine, a long prompt beside answers", () => {
   test("never makes a step more than three times as long, and comes to its end", async () => {
     await using machine = new Machine({ cells: 8192, batchTokens: 512, decodeMicros })
@@ -473,7 +493,7 @@ describe("Engine, a long prompt beside answers", () => {
     await Promise.all(visitors)
     expect(long.tokens).toEqual(expected(run(0, 2000).toReversed(), 1))
     const steps = machine.steps.length - before
-    // Each turn comes after at most 2000 / 256 steps of waiting.
-    expect(steps).toBeLessThan(400)
+    // A quarter of each step's prompt tokens is its own, once it is the oldest.
+    expect(steps).toBeLessThan(2000 / (64 / 4) + 60)
   })
 })

@@ -223,7 +223,7 @@ export class Engine implements AsyncDisposable {
   #checkQueue(): void {
     const most = this.#options.queueMax ?? QUEUE_MAX
     const { length } = this.#roster.waiting
-    if (length < most) return
+    if (length < most + this.#roster.freePlaces) return
     throw new CriaError("busy", `Cannot queue the request: ${length} others wait already`, {
       hint: "Try again later, or raise the limit of waiting requests",
     })

@@ -48,6 +48,11 @@ export class Roster {
     return this.#running
   }
 
+  /** Requests that could run beside those that do, cells aside. */
+  get freePlaces(): number {
+    return Math.max(0, this.#parallelMax - this.#running.length)
+  }
+
   /** A request arrives. */
   add(sequence: Sequence): void {
     this.#fairShare.arrive(sequence.client)
@@ -92,7 +97,10 @@ export class Roster {
 
   /** A step was computed: enters its tokens. */
   advance(plan: readonly PlanEntry<Sequence>[]): void {
-    for (const sequence of this.#running) sequence.waitedSteps++
+    for (const sequence of this.#running) {
+      sequence.waitedSteps++
+      sequence.ageSteps++
+    }
     for (const { sequence, count } of plan) {
       const { branch, computedTokens: from } = sequence
       assert(branch !== undefined, "a planned sequence is admitted")
@@ -151,8 +159,10 @@ export class Roster {
   #start(sequence: Sequence): boolean {
     if (this.#running.length >= this.#parallelMax) return false
     const { scope, known } = sequence
+    sequence.sharedTokens = Math.max(0, ...this.#running.map((one) => this.#common(sequence, one)))
     if (this.#running.length > 0) {
-      const wanted = this.memory.activeCells + this.memory.cost(scope, known)
+      const own = Math.min(this.memory.cost(scope, known), known.length - sequence.sharedTokens)
+      const wanted = this.memory.activeCells + this.#expectedCells() + own
       if (wanted + this.#headroom() > this.memory.totalCells) return false
     }
     const branch = this.memory.open(scope)
@@ -168,9 +178,17 @@ export class Roster {
       const agreeing = this.memory.agreeing(scope, known)
       sequence.stopAt = agreeing >= branch.end + SHARED_TOKENS_MIN ? agreeing : undefined
     }
+    sequence.ageSteps = 0
     this.#waiting = this.#waiting.filter((other) => other !== sequence)
     this.#running.push(sequence)
     return true
+  }
+
+  /** Cells that running requests will take for what they know already. */
+  #expectedCells(): number {
+    return this.#running.reduce((sum, { knownTokens, computedTokens, sharedTokens }) => {
+      return sum + Math.max(0, knownTokens - Math.max(computedTokens, sharedTokens))
+    }, 0)
   }
 
   #headroom(): number {

@@ -9,6 +9,7 @@ interface Named extends Schedulable {
 const NEUTRAL = {
   computedTokens: 0,
   stopAt: undefined,
+  ageSteps: 0,
   priority: "normal",
   clientLead: 0,
 } as const
@@ -129,5 +130,16 @@ describe("schedule()", () => {
     expect(counts(schedule([prompt("a", 200, { stopAt: 64 })], LIMITS))).toEqual({ a: 64 })
     const after = prompt("a", 136, { stopAt: 64, computedTokens: 64 })
     expect(counts(schedule([after], LIMITS))).toEqual({ a: 136 })
+  })
+
+  test("keeps a part of the prompts' share for the oldest", () => {
+    const old = prompt("old", 8000, { ageSteps: 40 })
+    const plan = schedule([old, prompt("new", 100), prompt("newer", 300), decoding("d")], LIMITS)
+    expect(counts(plan)).toEqual({ d: 1, new: 96, old: 32 })
+    expect(counts(schedule([old, prompt("new", 10), decoding("d")], LIMITS))).toEqual({
+      d: 1,
+      new: 10,
+      old: 118,
+    })
   })
 })

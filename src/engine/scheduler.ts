@@ -21,6 +21,8 @@ export interface Schedulable {
   readonly stopAt: number | undefined
   readonly isDecoding: boolean
   readonly waitedSteps: number
+  /** Steps since it was admitted. */
+  readonly ageSteps: number
   readonly priority: Priority
   /** Tokens that its client got computed beyond what the least served client got. */
   readonly clientLead: number
@@ -52,6 +54,9 @@ export interface PlanEntry<T> {
 /** A prompt of 8,000 tokens is first after 32 steps, however many short ones keep arriving. */
 export const AGING_TOKENS = 256
 
+/** Part of a step's prompt tokens that the oldest prompt gets in any case. */
+const OLDEST_SHARE = 0.25
+
 /** How much later, in tokens, a class comes than the one before it. Aging makes up for it. */
 const CLASS_TOKENS: Readonly<Record<Priority, number>> = {
   interactive: 0,
@@ -78,9 +83,14 @@ export function schedule<T extends Schedulable>(
     .map((sequence) => entry(sequence, 1))
   const left = limits.stepTokens - plan.length
   let budget = plan.length === 0 ? left : Math.min(left, limits.mixedPromptTokens)
-  for (const { sequence, most } of leaders(byUrgency(prompts, urgency), sharing)) {
-    if (budget === 0) break
-    const count = Math.min(sequence.remainingTokens, budget, most)
+  const chosen = leaders(byUrgency(prompts, urgency), sharing)
+  // However many short ones come, the oldest goes on: some of the budget is kept for it.
+  const oldest = chosen.toSorted((a, b) => b.sequence.ageSteps - a.sequence.ageSteps)[0]
+  let kept = Math.min(oldest?.most ?? 0, Math.ceil(budget * OLDEST_SHARE))
+  for (const { sequence, most } of chosen) {
+    if (sequence === oldest?.sequence) kept = 0
+    const count = Math.min(most, budget - kept)
+    if (count <= 0) continue
     plan.push(entry(sequence, count))
     budget -= count
   }
@@ -105,7 +115,7 @@ function leaders<T extends Schedulable>(
   const chosen: { sequence: T; most: number }[] = []
   for (const sequence of prompts) {
     const ahead = sharing === undefined ? undefined : leaderOf(sequence, chosen, sharing)
-    if (ahead === undefined) chosen.push({ sequence, most: untilStop(sequence) })
+    if (ahead === undefined) chosen.push({ sequence, most: mostOf(sequence) })
     else if (sharing?.isWholeOnly === true) {
       ahead.leader.most = Math.min(
         ahead.leader.most,
@@ -116,8 +126,8 @@ function leaders<T extends Schedulable>(
   return chosen
 }
 
-function untilStop({ stopAt = 0, computedTokens }: Schedulable): number {
-  return stopAt > computedTokens ? stopAt - computedTokens : Infinity
+function mostOf({ stopAt = 0, computedTokens, remainingTokens }: Schedulable): number {
+  return stopAt > computedTokens ? stopAt - computedTokens : remainingTokens
 }
 
 function leaderOf<T extends Schedulable>(

@@ -111,6 +111,10 @@ export class Sequence {
   sampler: number | undefined
   /** Steps since it last got on, for aging. */
   waitedSteps = 0
+  /** Tokens at its beginning that another running request has, or is about to compute. */
+  sharedTokens = 0
+  /** Steps since it was admitted. */
+  ageSteps = 0
   /** See the scheduler. */
   clientLead = 0
   stopAt: number | undefined
