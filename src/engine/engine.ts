@@ -191,9 +191,10 @@ export class Engine implements AsyncDisposable {
     for (const sequence of [...this.#roster.running, ...this.#roster.waiting])
       if (sequence.isAborted) this.#release(sequence, "keep")
     const stepTokens = this.#backend.info.batchTokens
-    const limits = (answers: number) => ({
+    const limits = (answers: number, prompts: number) => ({
       stepTokens,
-      mixedPromptTokens: this.#options.mixedPromptTokens ?? this.#pace.promptTokens(answers),
+      mixedPromptTokens:
+        this.#options.mixedPromptTokens ?? this.#pace.promptTokens(answers, prompts),
     })
     for (;;) {
       const plan = this.#roster.plan(limits, this.#now())

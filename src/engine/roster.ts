@@ -79,12 +79,15 @@ export class Roster {
   }
 
   /** Admits who fits, and plans a step for which there is room. Empty when nobody runs. */
-  plan(limits: (answers: number) => StepLimits, now: number): PlanEntry<Sequence>[] {
+  plan(
+    limits: (answers: number, prompts: number) => StepLimits,
+    now: number,
+  ): PlanEntry<Sequence>[] {
     this.#admit(now)
     for (;;) {
       for (const sequence of this.#running) this.#takeOver(sequence)
       const answers = this.#running.filter(({ isDecoding }) => isDecoding).length
-      const plan = schedule(this.#running, limits(answers), {
+      const plan = schedule(this.#running, limits(answers, this.#running.length - answers), {
         common: (sequence, leader) => this.#common(sequence, leader),
         isWholeOnly: this.#backend.info.sharing === "whole",
       })

@@ -51,8 +51,11 @@ export interface PlanEntry<T> {
   readonly isSampled: boolean
 }
 
-/** A prompt of 8,000 tokens is first after 32 steps, however many short ones keep arriving. */
-export const AGING_TOKENS = 256
+/**
+ * A step of waiting counts like so many tokens less. Far below a prompt's length, or prompts that came together would
+ * take turns and all end late.
+ */
+export const AGING_TOKENS = 16
 
 /** Part of a step's prompt tokens that the oldest prompt gets in any case. */
 const OLDEST_SHARE = 0.25
