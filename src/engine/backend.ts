@@ -42,6 +42,11 @@ export interface BackendInfo {
   readonly memory: MemoryKind
   readonly removal: Removal
   readonly sharing: Sharing
+  /**
+   * Attention looks at all cells in use, whoever holds them, and at a tile of tokens at a time: cells make every step
+   * slower, and tokens of many sequences in one tile still more. So on CPUs; on GPUs it does not matter.
+   */
+  readonly isSlowedByCells: boolean
 }
 
 /** The arrays of a step. `batch` entries describe tokens, `row` entries which of them are sampled. */

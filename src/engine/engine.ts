@@ -84,6 +84,7 @@ export class Engine implements AsyncDisposable {
     sampleMs: 0,
     betweenMs: 0,
   }
+  #turn: "answers" | "prompts" = "answers"
   #inFlight: readonly PlanEntry<Sequence>[] = []
   #wake: () => void = () => {}
   #closed: CriaError | undefined
@@ -195,6 +196,7 @@ export class Engine implements AsyncDisposable {
       stepTokens,
       mixedPromptTokens:
         this.#options.mixedPromptTokens ?? this.#pace.promptTokens(answers, prompts),
+      turn: this.#backend.info.isSlowedByCells ? this.#turn : undefined,
     })
     for (;;) {
       const plan = this.#roster.plan(limits, this.#now())
@@ -267,6 +269,7 @@ export class Engine implements AsyncDisposable {
     const decodeMs = outcome.decodeMicros / 1000
     const sampleMs = outcome.sampleMicros / 1000
     this.#pace.observe({ rows, promptTokens: tokens - rows, ms: decodeMs + sampleMs })
+    this.#turn = tokens > rows ? "answers" : "prompts"
     this.#counts.promptTokens += tokens - rows
     this.#counts.decodeMs += decodeMs
     this.#counts.sampleMs += sampleMs

@@ -30,6 +30,7 @@ export interface FakeOptions {
   readonly sequences?: number
   readonly vocabularyTokens?: number
   readonly memory?: FakeMemory
+  readonly isSlowedByCells?: boolean
   /** Called after each step is checked and before its results are given. */
   readonly onStep?: (step: { readonly tokens: number; readonly rows: number }) => void
   /** Overrides the code of a step, to play a failure. */
@@ -96,6 +97,7 @@ export class FakeBackend implements Backend {
       memory,
       removal: memory === "dense" ? "partial" : "full",
       sharing: memory === "dense" ? "prefix" : "whole",
+      isSlowedByCells: options.isSlowedByCells ?? false,
     }
     this.arrays = fakeArrays(this.info)
   }

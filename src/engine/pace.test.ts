@@ -79,9 +79,10 @@ describe("Pace", () => {
 
   test("lets answers wait for longer when more prompts wait than answers flow", () => {
     const pace = new Pace()
-    expect(pace.promptTokens(2, 14)).toBe(64 * 49)
+    expect(pace.promptTokens(2, 14)).toBe(64 * 26 * 26)
     pace.observe({ rows: 0, promptTokens: 1, ms: 1 })
     pace.observe({ rows: 4, promptTokens: 0, ms: 40 })
-    expect([1, 4, 12].map((prompts) => pace.promptTokens(4, prompts))).toEqual([80, 80, 40 * 26])
+    // One more never counts; 3 x (4 x 1 / 4)^2 and 3 x (4 x 3 / 4)^2.
+    expect([1, 2, 4].map((prompts) => pace.promptTokens(4, prompts))).toEqual([80, 80, 40 * 26])
   })
 })

@@ -46,11 +46,11 @@ export class Pace {
   }
 
   /**
-   * Most prompt tokens in a step beside so many answers. When more prompts wait than answers flow, the few stand
-   * still for longer, with the square of the proportion: in a burst all are soon under way.
+   * Most prompt tokens in a step beside so many answers. When several prompts wait, many for the answers that flow,
+   * these stand still for longer, with the square of the proportion: in a burst all are soon under way.
    */
   promptTokens(rows: number, waitingPrompts: number): number {
-    const stretch = STRETCH * Math.max(1, waitingPrompts / Math.max(1, rows)) ** 2
+    const stretch = STRETCH * Math.max(1, (4 * (waitingPrompts - 1)) / Math.max(1, rows)) ** 2
     const answers = this.#answersMs(rows)
     if (answers === undefined || this.#promptTokenMs === undefined) {
       return Math.floor((CHUNK_TOKENS_UNKNOWN * stretch) / STRETCH)

@@ -475,6 +475,21 @@ describe("PrefixMemory with a slower tier", () => {
     }
   })
 
+  test("keeps few cached cells where cells slow steps down, and none the less loses nothing", async () => {
+    const options = { cells: 8192, batchTokens: 2048, isSlowedByCells: true }
+    const bench = new Bench({ ...options, tier: new MemoryTier(1e6) })
+    for (const from of [0, 2000, 4000]) await bench.answer(run(from, 800))
+    for (let steps = 0; steps < 5; steps++) bench.memory.trim()
+    expect(bench.memory.cachedCells).toBeLessThanOrEqual(1024)
+    const branch = bench.open()
+    bench.memory.restore(branch, run(0, 800), 799)
+    expect(branch.end).toBe(799)
+    const bare = new Bench(options)
+    for (const from of [0, 2000]) await bare.answer(run(from, 800))
+    bare.memory.trim()
+    expect(bare.memory.cachedCells).toBe(1600)
+  })
+
   test("hands over all that is cached at the end, and each beginning once", async () => {
     const tier = new MemoryTier(1e6)
     const bench = new Bench({ tier })

@@ -18,6 +18,9 @@ import type { Backend } from "./backend.ts"
 import type { PrefixTier } from "./prefix-tier.ts"
 import { type Branch, TokenTree } from "./token-tree.ts"
 
+/** Cached cells that may slow steps down: measured 1 % for one answer of a 0.5B model on two cores, 2 % for sixteen. */
+const CACHED_CELLS_MAX = 1024
+
 /** Fewer cells at once are not worth a call to the backend. */
 const EVICTED_CELLS_MIN = 32
 
@@ -215,6 +218,16 @@ export class PrefixMemory {
     this.#tree.cut(oldest, count)
     if (oldest.end === 0 || this.#tree.isRedundant(oldest)) this.discard(oldest)
     return true
+  }
+
+  /**
+   * Where cells in use slow every step, moves what nobody runs on to the tier, one branch at a time. What comes back
+   * is copied in milliseconds.
+   */
+  trim(): void {
+    if (this.#tier === undefined || !this.#backend.info.isSlowedByCells) return
+    const excess = this.cachedCells - CACHED_CELLS_MAX
+    if (excess > 0) this.evict(excess)
   }
 
   /** Hands all that is cached to the slower tier, before the backend goes away. */

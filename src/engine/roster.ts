@@ -92,7 +92,10 @@ export class Roster {
         isWholeOnly: this.#backend.info.sharing === "whole",
       })
       const tokens = plan.reduce((sum, { count }) => sum + count, 0)
-      if (this.memory.makeRoom(tokens)) return plan
+      if (this.memory.makeRoom(tokens)) {
+        if (plan.length > 0) this.memory.trim()
+        return plan
+      }
       if (this.#running.length <= 1) return []
       this.#preempt()
     }
@@ -205,8 +208,6 @@ export class Roster {
     const before = branch.end
     this.memory.reuse(branch, known, known.length - 1)
     sequence.markCached(branch.end - before)
-    // It gets on without a turn of its own.
-    if (branch.end > before) sequence.waitedSteps = 0
     sequence.clientLead = this.#fairShare.lead(sequence.client)
   }
 

@@ -15,7 +15,7 @@ const NEUTRAL = {
 } as const
 
 function prompt(name: string, remainingTokens: number, more: Partial<Named> | number = 0): Named {
-  const extra = typeof more === "number" ? { waitedSteps: more } : more
+  const extra = typeof more === "number" ? { ageSteps: more } : more
   return { ...NEUTRAL, name, remainingTokens, isDecoding: false, waitedSteps: 0, ...extra }
 }
 
@@ -101,7 +101,7 @@ describe("schedule()", () => {
   })
 
   test("lets waiting count across classes, so that no class starves another", () => {
-    const old = prompt("batch", 10, { priority: "batch", waitedSteps: 65_536 / AGING_TOKENS })
+    const old = prompt("batch", 10, { priority: "batch", ageSteps: 65_536 / AGING_TOKENS })
     const plan = schedule([prompt("new", 100, { priority: "interactive" }), old], LIMITS)
     expect(plan[0]?.sequence.name).toBe("batch")
   })
@@ -141,5 +141,13 @@ describe("schedule()", () => {
       new: 10,
       old: 118,
     })
+  })
+
+  test("lets answers and prompts take turns where that is told", () => {
+    const both = [prompt("p", 900), decoding("d")]
+    expect(counts(schedule(both, { ...LIMITS, turn: "answers" }))).toEqual({ d: 1 })
+    expect(counts(schedule(both, { ...LIMITS, turn: "prompts" }))).toEqual({ p: 128 })
+    expect(counts(schedule([prompt("p", 900)], { ...LIMITS, turn: "answers" }))).toEqual({ p: 512 })
+    expect(counts(schedule([decoding("d")], { ...LIMITS, turn: "prompts" }))).toEqual({ d: 1 })
   })
 })

@@ -33,6 +33,11 @@ export interface StepLimits {
   readonly stepTokens: number
   /** Most prompt tokens in a step that also decodes: bounds how long answers stand still. */
   readonly mixedPromptTokens: number
+  /**
+   * Where it costs more to compute answers and prompts together than one after the other: whose turn it is while there
+   * are both. Undefined: both at once.
+   */
+  readonly turn?: "answers" | "prompts" | undefined
 }
 
 /** Where sequences agree, and what that is good for. */
@@ -52,8 +57,8 @@ export interface PlanEntry<T> {
 }
 
 /**
- * A step of waiting counts like so many tokens less. Far below a prompt's length, or prompts that came together would
- * take turns and all end late.
+ * Each step since a prompt was admitted counts like so many tokens less. Not those since its last turn: prompts that
+ * came together would take turns, and all end late.
  */
 export const AGING_TOKENS = 16
 
@@ -81,11 +86,14 @@ export function schedule<T extends Schedulable>(
 ): PlanEntry<T>[] {
   const decoding = sequences.filter((sequence) => sequence.isDecoding)
   const prompts = sequences.filter((sequence) => !sequence.isDecoding)
-  const plan = byUrgency(decoding, (sequence) => -sequence.waitedSteps)
+  const hasBoth = decoding.length > 0 && prompts.length > 0
+  const turn = hasBoth ? limits.turn : undefined
+  const plan = byUrgency(turn === "prompts" ? [] : decoding, (sequence) => -sequence.waitedSteps)
     .slice(0, limits.stepTokens)
     .map((sequence) => entry(sequence, 1))
+  if (turn === "answers") return plan
   const left = limits.stepTokens - plan.length
-  let budget = plan.length === 0 ? left : Math.min(left, limits.mixedPromptTokens)
+  let budget = hasBoth ? Math.min(left, limits.mixedPromptTokens) : left
   const chosen = leaders(byUrgency(prompts, urgency), sharing)
   // However many short ones come, the oldest goes on: some of the budget is kept for it.
   const oldest = chosen.toSorted((a, b) => b.sequence.ageSteps - a.sequence.ageSteps)[0]
@@ -106,7 +114,7 @@ function urgency(sequence: Schedulable): number {
     sequence.remainingTokens +
     CLASS_TOKENS[sequence.priority] +
     Math.min(sequence.clientLead, LEAD_TOKENS_MAX) -
-    AGING_TOKENS * sequence.waitedSteps
+    AGING_TOKENS * sequence.ageSteps
   )
 }
 

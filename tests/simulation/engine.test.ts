@@ -67,6 +67,7 @@ async function simulate(seed: number): Promise<Outcome> {
     rows,
     sequences: rows + 1 + pick(12),
     memory: MEMORIES[pick(MEMORIES.length)] ?? "dense",
+    isSlowedByCells: pick(2) === 0,
   }
   const contextTokens = 24 + pick(Math.min(sizes.cells - 24, 160))
   const trace: string[] = []
