@@ -2,6 +2,9 @@ import { describe, expect, test } from "bun:test"
 
 import { Pace } from "./pace.ts"
 
+/** The chunk beside `rows` answers, from a measured step of `from` answers. */
+const near = (rows: number, from: number, ms: number) => Math.floor(2 * ms * (rows / from) ** 0.65)
+
 describe("Pace", () => {
   test("is careful as long as nothing was measured", () => {
     const pace = new Pace()
@@ -46,8 +49,6 @@ describe("Pace", () => {
     const pace = new Pace()
     pace.observe({ rows: 0, promptTokens: 1, ms: 1 })
     pace.observe({ rows: 4, promptTokens: 0, ms: 40 })
-    const near = (rows: number, from: number, ms: number) =>
-      Math.floor(2 * ms * (rows / from) ** 0.65)
     expect([6, 4, 2].map((rows) => pace.promptTokens(rows, 1))).toEqual([
       near(6, 4, 40),
       80,
