@@ -46,6 +46,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "src/runner/protocol",
     "ffi",
   ],
+  "src/runner/devices": [],
+  "src/runner/devices-main": ["src/config", "src/runner/devices", "ffi"],
   "src/pool": ["src/gguf", "src/config", "src/runner/handle", "src/runner/protocol"],
   "src/services": [
     "src/pool",
@@ -61,6 +63,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "src/runner/handle",
     "src/runner/protocol",
     "src/runner/quantize",
+    "src/runner/devices",
+    "src/engine/cache-type",
     "src/version",
   ],
   "src/client": ["src/api", "src/config"],
@@ -81,7 +85,13 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "src/services/stores",
     "src/services/verify",
   ],
-  "src/main": ["src/cli", "src/runner/main", "src/runner/quantize-main", "src/version"],
+  "src/main": [
+    "src/cli",
+    "src/runner/main",
+    "src/runner/quantize-main",
+    "src/version",
+    "src/runner/devices-main",
+  ],
   "src/index": ["src/engine", "src/gguf", "src/chat", "src/model", "src/client", "ffi"],
 }
 

@@ -16,6 +16,9 @@ async function main(args: readonly string[]): Promise<void> {
   } else if (first === "quantize-worker") {
     const { quantizeMain } = await import("./runner/quantize-main.ts")
     await quantizeMain(args[1] ?? "")
+  } else if (first === "devices-worker") {
+    const { devicesMain } = await import("./runner/devices-main.ts")
+    devicesMain()
   } else if (first === "--version" || first === "-v") {
     const { versionText } = await import("./version.ts")
     process.stdout.write(`${versionText()}\n`)

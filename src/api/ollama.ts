@@ -156,6 +156,28 @@ export const pushRequest = z.object(transfer)
 /** POST /api/push */
 export type PushRequest = z.infer<typeof pushRequest>
 
+/** POST /api/fit; not in Ollama. */
+export const fitRequest = z.object({ model: text, name: text, insecure: flag(false) })
+
+/** POST /api/fit */
+export type FitRequest = z.infer<typeof fitRequest>
+
+/** Reply of POST /api/fit. Sizes in bytes. */
+export interface FitReply {
+  readonly memory: { readonly gpu: number; readonly host: number }
+  readonly quants: readonly {
+    readonly quant: string
+    readonly tag: string
+    readonly size: number
+    /** Where it would be. */
+    readonly place: "gpu" | "partly" | "cpu" | "none"
+    /** Tokens of the longest context that fits. */
+    readonly context: number
+    /** What a pull without a tag takes. */
+    readonly chosen: boolean
+  }[]
+}
+
 /** A line of the reply of requests that take long. Sizes in bytes. */
 export interface ProgressReply {
   readonly status: string

@@ -129,9 +129,16 @@ function addShow(program: Command, config: Config): void {
     .option("--system", "show its system message")
     .option("--template", "show its template")
     .option("-v, --verbose", "show all metadata and tensors")
+    .option("--fit", "show which quantisations of its repository fit this machine")
+    .option("--insecure", "with --fit: use plain HTTP")
     .action(async (model: string, flags: ShowFlags) => {
-      const { show } = await import("./commands/show.ts")
-      await show(await connect(config), model, flags)
+      if (flags.fit === true) {
+        const { showFit } = await import("./commands/fit.ts")
+        await showFit(config, model, flags)
+      } else {
+        const { show } = await import("./commands/show.ts")
+        await show(await connect(config), model, flags)
+      }
     })
 }
 

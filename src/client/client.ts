@@ -6,6 +6,7 @@
 
 import type {
   ChatReply,
+  FitReply,
   GenerateReply,
   ProgressReply,
   PsModel,
@@ -107,6 +108,11 @@ export class Client {
   /** Fetches a model from its registry. */
   pull(fields: RequestFields, signal?: AbortSignal): AsyncGenerator<ProgressReply> {
     return this.#stream("/api/pull", fields, signal)
+  }
+
+  /** The quantisations of a repository, and which of them fit the server's machine. */
+  fit(fields: RequestFields): Promise<FitReply> {
+    return this.#json("POST", "/api/fit", fields)
   }
 
   /** Sends a model to its registry. */

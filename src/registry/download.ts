@@ -29,11 +29,13 @@ export interface DownloadJob {
   readonly patience: Patience
 }
 
-/**
- * Connections at once. Half of Ollama's: each costs some megabytes, and on loopback, on a LAN and to a CDN eight were as
- * fast as sixteen.
- */
-const CONNECTIONS = 8
+/** Connections at once, at the beginning and at the most, which is Ollama's number. */
+const CONNECTIONS_FIRST = 4
+const CONNECTIONS_MAX = 16
+
+/** Another one joins so often, unless bytes come so fast that it would only cost memory: bytes per second. */
+const JOIN_MS = 250
+const FAST_RATE = 200e6
 
 /** Bytes that a connection collects before it writes. */
 const WRITE_BYTES = 2 ** 18
@@ -52,6 +54,8 @@ export class Download {
   readonly totalBytes: number
   readonly #job: DownloadJob
   readonly #active = new Map<Part, { readonly startedAt: number; readonly from: number }>()
+  /** Resolves when some part is no longer fetched. */
+  #partEnded = Promise.withResolvers<void>()
   #blob: PartialBlob | undefined
   #completed = 0
 
@@ -120,9 +124,12 @@ export class Download {
     // The first connection alone finds out whether the registry gives parts at all.
     let hex = ""
     const hashing = guarded(blob.hash(both).then((digest) => (hex = digest)))
+    const addWorker = () => workers.push(guarded(this.#work(blob, both)))
     const onProbed = (givesParts: boolean) => {
-      const count = givesParts ? Math.min(CONNECTIONS, blob.parts.length) : 1
-      for (let i = 1; i < count; i++) workers.push(guarded(this.#work(blob, both)))
+      if (!givesParts) return
+      const count = Math.min(CONNECTIONS_FIRST, blob.parts.length)
+      for (let i = 1; i < count; i++) addWorker()
+      void this.#addWorkers(blob, addWorker, both)
     }
     workers.push(guarded(this.#work(blob, both, onProbed)))
     // No more begin once the first has ended: it goes on until nothing is left to do.
@@ -133,6 +140,20 @@ export class Download {
     if (this.#job.digest === `sha256:${hex}`) return
     blob.remove()
     throw digestMismatch(this.#job.digest, hex)
+  }
+
+  /** Adds connections while there are parts that nobody fetches and bytes come slowly. */
+  async #addWorkers(blob: PartialBlob, add: () => void, signal: AbortSignal): Promise<void> {
+    for (let count = CONNECTIONS_FIRST; count < CONNECTIONS_MAX;) {
+      const before = blob.completedBytes
+      // Watching is the point of the loop.
+      // oxlint-disable-next-line no-await-in-loop
+      await this.#wait(JOIN_MS, signal).catch(() => {})
+      if (signal.aborted || this.#nextPart(blob) === undefined) return
+      if ((blob.completedBytes - before) / (JOIN_MS / 1000) > FAST_RATE) continue
+      add()
+      count++
+    }
   }
 
   /** One connection after the other, until nothing is left to do. */
@@ -151,19 +172,30 @@ export class Download {
         probed = undefined
       } else if (this.#active.size > 0) {
         // oxlint-disable-next-line no-await-in-loop
-        await delay(this.#job.patience.stealMs / 4, undefined, { signal })
+        await Promise.race([
+          this.#wait(this.#job.patience.stealMs / 4, signal),
+          this.#partEnded.promise,
+        ])
       } else return
     }
   }
 
   /** The next part that nobody fetches, else the end of one that takes long. */
   #claim(blob: PartialBlob): Part | undefined {
-    const isMissing = (part: Part) => part.completed < part.size && !this.#active.has(part)
-    const part = blob.parts.find(isMissing) ?? this.#steal(blob)
+    const part = this.#nextPart(blob) ?? this.#steal(blob)
     if (part !== undefined) {
       this.#active.set(part, { startedAt: performance.now(), from: part.completed })
     }
     return part
+  }
+
+  #nextPart(blob: PartialBlob): Part | undefined {
+    return blob.parts.find((part) => part.completed < part.size && !this.#active.has(part))
+  }
+
+  /** Does not keep the process alive. */
+  #wait(ms: number, signal: AbortSignal): Promise<void> {
+    return delay(ms, undefined, { signal, ref: false })
   }
 
   #steal(blob: PartialBlob): Part | undefined {
@@ -214,6 +246,8 @@ export class Download {
     } finally {
       this.#active.delete(part)
       blob.note(part)
+      this.#partEnded.resolve()
+      this.#partEnded = Promise.withResolvers()
     }
   }
 

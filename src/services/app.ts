@@ -8,6 +8,7 @@ import type { Config } from "../config.ts"
 import { Pool } from "../pool/pool.ts"
 import { findCredential } from "../registry/credentials.ts"
 import { loadIdentity } from "../registry/identity.ts"
+import { listDevices } from "../runner/devices.ts"
 import { RunnerHandle } from "../runner/handle.ts"
 import { selfCommand } from "../util/executable.ts"
 import type { Logger } from "../util/log.ts"
@@ -94,5 +95,10 @@ function createTransfers(config: Config, stores: Stores): Transfers {
       realms: config.registryRealms,
     },
     policy: config,
+    hardware: {
+      cacheType: config.cacheType,
+      token: process.env["HF_TOKEN"] || undefined,
+      devices: () => listDevices(selfCommand()),
+    },
   })
 }

@@ -175,6 +175,11 @@ export class TestApp implements App {
         realms: [],
       },
       policy: this.config,
+      hardware: {
+        cacheType: "f16",
+        token: undefined,
+        devices: () => Promise.resolve([]),
+      },
       patience: { tries: 3, pauseMs: 1, pauseMsMax: 5, stallMs: 1000, stealMs: 200 },
     })
     this.resolver = new Resolver(store, { goTemplate })

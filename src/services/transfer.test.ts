@@ -4,8 +4,10 @@ import { hash, randomBytes } from "node:crypto"
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 
+import { encodeGguf, type GgufInput, packStrings, text, u32 } from "../gguf/write.ts"
 import { CuttingProxy, FakeRegistry, rangeReply, slowReply } from "../registry/fake-registry.ts"
 import { formatNote } from "../registry/parts.ts"
+import type { Device } from "../runner/devices.ts"
 import { blobFilePath, parseDigest } from "../store/digest.ts"
 import { openStore } from "../store/folder-store.ts"
 import { manifestPath, parseName } from "../store/name.ts"
@@ -25,6 +27,7 @@ class Machine implements AsyncDisposable {
 
   constructor(
     options: {
+      devices?: Device[]
       registries?: string[]
       isOffline?: boolean
       stallMs?: number
@@ -33,7 +36,7 @@ class Machine implements AsyncDisposable {
     } = {},
   ) {
     const { registries = [], isOffline = false, stallMs = 300, pauseMs = 1 } = options
-    const { stealMs = 100 } = options
+    const { stealMs = 60_000 } = options
     this.transfers = new Transfers({
       stores: { own: this.store, folders: [this.store], all: this.store },
       network: { userAgent: "cria/test", replyMs: 5000 },
@@ -46,6 +49,11 @@ class Machine implements AsyncDisposable {
         realms: [],
       },
       cache: this.cache,
+      hardware: {
+        cacheType: "f16",
+        token: undefined,
+        devices: () => Promise.resolve(options.devices ?? []),
+      },
       policy: { registries, isOffline, keepsUnused: false },
       patience: { tries: 4, pauseMs, pauseMsMax: 200, stallMs, stealMs },
     })
@@ -138,7 +146,10 @@ describe("pull", () => {
     await machine.pull(`${registry.host}/me/m`)
     registry.log.length = 0
     const again = await machine.pull(`${registry.host}/me/m`)
-    expect(registry.log.map(({ line }) => line)).toEqual(["GET /v2/me/m/manifests/latest"])
+    expect(registry.log.map(({ line }) => line)).toEqual([
+      "GET /v2/me/m/tags/list",
+      "GET /v2/me/m/manifests/latest",
+    ])
     expect(again.find((line) => line.digest === digest)?.completed).toBe(7)
     writeFileSync(machine.path(digest), "weig")
     await machine.pull(`${registry.host}/me/m`)
@@ -162,7 +173,7 @@ describe("pull", () => {
 
   test("two pulls at once share one download; the one that stays gets it", async () => {
     await using registry = new FakeRegistry()
-    await using machine = new Machine({ stallMs: 5000, stealMs: 5000 })
+    await using machine = new Machine({ stallMs: 60_000 })
     const [digest = ""] = registry.add("me/a:latest", [LARGE])
     registry.add("me/b:latest", [LARGE])
     const gate = Promise.withResolvers<void>()
@@ -295,6 +306,30 @@ describe("pull", () => {
       expect(proxy.cuts).toBeGreaterThan(0)
       expect(isMonotonic(progress)).toBe(true)
     }
+  })
+
+  test("the end of a slow part is taken over by connections that have nothing to do", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine({ stallMs: 60_000, stealMs: 100 })
+    const [digest = ""] = registry.add("me/m:latest", [LARGE])
+    const ends: number[] = []
+    registry.fault = ({ path, headers }) => {
+      if (!path.includes(digest)) return undefined
+      const [, from = "0", to = "0"] = /(\d+)-(\d+)/.exec(headers.get("Range") ?? "") ?? []
+      const [start, end] = [Number(from), Number(to) + 1]
+      ends.push(end)
+      if (start > 0) return undefined
+      // The first part comes in pieces that take their time.
+      const { headers: head, status } = rangeReply(LARGE, start, end)
+      const pieces = Array.from({ length: 32 }, (_, i) =>
+        LARGE.subarray(i * (end / 32), (i + 1) * (end / 32)),
+      )
+      return slowReply(pieces, () => Bun.sleep(40), { status, headers: head })
+    }
+    const progress = await machine.pull(`${registry.host}/me/m`)
+    expect(machine.blob(digest).equals(LARGE)).toBe(true)
+    expect(ends.filter((end) => end === 16 * MIB).length).toBeGreaterThan(1)
+    expect(isMonotonic(progress)).toBe(true)
   })
 
   test("a connection that goes quiet is replaced", async () => {
@@ -496,6 +531,94 @@ describe("pull — manifests that nobody should send", () => {
   })
 })
 
+/** A GGUF of a small model with a context of 32768 tokens. */
+async function smallModel(): Promise<Uint8Array> {
+  const metadata = new Map<string, GgufInput>([
+    ["general.architecture", text("llama")],
+    ["llama.context_length", u32(32_768)],
+    ["llama.embedding_length", u32(2048)],
+    ["llama.block_count", u32(16)],
+    ["llama.attention.head_count", u32(32)],
+    ["llama.attention.head_count_kv", u32(8)],
+    ["tokenizer.ggml.tokens", packStrings(["a", "b"])],
+  ])
+  return Buffer.concat(await Array.fromAsync(encodeGguf({ metadata, tensors: [] })))
+}
+
+/** A registry with a tag for each. */
+async function severalQuants() {
+  const registry = new FakeRegistry()
+  const content = await smallModel()
+  const pad = (bytes: number) => Buffer.concat([content, Buffer.alloc(bytes)])
+  registry.add("me/m:q8_0", [pad(3000)])
+  registry.add("me/m:q4_K_M", [pad(2000)])
+  registry.add("me/m:f16", [pad(4000)])
+  registry.add("me/m:latest", [pad(100)])
+  return { registry, name: `${registry.host}/me/m` }
+}
+
+describe("pull — a repository with several quantisations", () => {
+  test("without a tag the largest that fits is taken, said and installed as latest", async () => {
+    const { registry, name } = await severalQuants()
+    await using _ = registry
+    await using machine = new Machine({
+      devices: [{ name: "GPU", type: "gpu", totalBytes: 8 * 2 ** 30 }],
+    })
+    const progress = await machine.pull(name)
+    expect(progress[1]?.status).toMatch(
+      /^chose Q8_0 \(3\.\d KB\): the largest that fits on the GPU, with 32768 tokens of context$/,
+    )
+    expect(machine.manifest(name)).toEqual(Buffer.from(registry.manifests.get("me/m:q8_0") ?? []))
+    const table = await machine.transfers.fits(name, { insecure: true })
+    expect(table.map(({ label, place, isChosen }) => [label, place, isChosen])).toEqual([
+      ["F16", "gpu", false],
+      ["Q8_0", "gpu", true],
+      ["Q4_K_M", "gpu", false],
+    ])
+  })
+
+  test("a tag or a wish decides instead", async () => {
+    const { registry, name } = await severalQuants()
+    await using _ = registry
+    await using machine = new Machine()
+    await machine.pull(`${name}:latest`)
+    expect(machine.manifest(name)).toEqual(Buffer.from(registry.manifests.get("me/m:latest") ?? []))
+    expect(registry.count(/tags/)).toBe(0)
+    const wish = machine.transfers.pull(name, { insecure: true, quant: "Q4_k_m" })
+    await Array.fromAsync(wish)
+    expect(machine.manifest(`${name}:q4_K_M`)).toEqual(
+      Buffer.from(registry.manifests.get("me/m:q4_K_M") ?? []),
+    )
+    const unknown = machine.transfers.pull(name, { insecure: true, quant: "Q2_K" })
+    await rejects(Array.fromAsync(unknown), {
+      code: "not-found",
+      message: /^Cannot find "Q2_K" of ".*"$/,
+      hint: "There are F16, Q8_0, Q4_K_M",
+    })
+    const evil = machine.transfers.pull("m", { insecure: true, quant: "../x" })
+    await rejects(Array.fromAsync(evil), { message: "invalid model name" })
+  })
+
+  test("tags of different models are no choice, nor is a registry that does not list them", async () => {
+    const { registry, name } = await severalQuants()
+    await using _ = registry
+    registry.add("me/m:70b-q8_0", [Buffer.from("large")])
+    for (const fault of [() => undefined, noTags]) {
+      await using machine = new Machine()
+      registry.fault = fault
+      const progress = await machine.pull(name)
+      expect(progress[1]?.status).toStartWith("pulling ")
+      expect(machine.manifest(name)).toEqual(
+        Buffer.from(registry.manifests.get("me/m:latest") ?? []),
+      )
+    }
+  })
+})
+
+function noTags({ path }: { path: string }): Response | undefined {
+  return path.includes("/tags/") ? new Response("no", { status: 401 }) : undefined
+}
+
 describe("push", () => {
   test("what was pushed can be pulled elsewhere, byte for byte", async () => {
     await using registry = new FakeRegistry()
@@ -545,8 +668,8 @@ describe("push", () => {
   test("an upload that breaks goes on where the registry is", async () => {
     await using registry = new FakeRegistry()
     await using machine = new Machine()
-    const text = randomBytes(6 * MIB).toString("latin1")
-    const weights = machine.folder.blob("application/vnd.ollama.image.model", text)
+    const content = randomBytes(6 * MIB).toString("latin1")
+    const weights = machine.folder.blob("application/vnd.ollama.image.model", content)
     machine.folder.model(`${registry.host}/me/m`, [weights])
     let broken = 0
     registry.fault = ({ method, path }) => {
@@ -554,12 +677,12 @@ describe("push", () => {
       broken++
       // As much as came before the connection broke.
       const id = path.split("/").at(-1) ?? ""
-      registry.uploads.set(id, Buffer.from(text).subarray(0, 2 * MIB))
+      registry.uploads.set(id, Buffer.from(content).subarray(0, 2 * MIB))
       return new Response("gone", { status: 502 })
     }
     const progress = await machine.push(`${registry.host}/me/m`)
     expect(isMonotonic(progress)).toBe(true)
-    expect(Buffer.from(registry.blobs.get(weights.digest) ?? []).equals(Buffer.from(text))).toBe(
+    expect(Buffer.from(registry.blobs.get(weights.digest) ?? []).equals(Buffer.from(content))).toBe(
       true,
     )
   })

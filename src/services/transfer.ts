@@ -22,6 +22,8 @@ import { type Layer, type Manifest, MEDIA_TYPES, parseManifest } from "../store/
 import { fullName, type ModelName, parseName, shortName } from "../store/name.ts"
 import { blobsOf, type StoreWriter } from "../store/writer.ts"
 import { CriaError, errorMessage, toCriaError } from "../util/errors.ts"
+import { Chooser, type ChooserParts } from "./choose.ts"
+import { chosenQuant, explainChoice, type QuantFit } from "./fit.ts"
 import { manifestBytes } from "./library.ts"
 import type { Progress } from "./progress.ts"
 import { type Stores, storeWriter } from "./stores.ts"
@@ -48,6 +50,7 @@ export interface TransferParts {
   /** Folder for files that can be made again. */
   readonly cache: string
   readonly policy: RegistryPolicy
+  readonly hardware: Omit<ChooserParts, "network" | "cache">
   readonly patience?: Patience
 }
 
@@ -70,6 +73,7 @@ const PROGRESS_MS = 60
 export class Transfers implements AsyncDisposable {
   readonly #parts: TransferParts
   readonly #patience: Patience
+  readonly chooser: Chooser
   readonly #downloads = new Downloads()
   readonly #notes: UploadNotes
 
@@ -77,6 +81,11 @@ export class Transfers implements AsyncDisposable {
     this.#parts = parts
     this.#patience = parts.patience ?? PATIENCE
     this.#notes = new UploadNotes(parts.cache)
+    this.chooser = new Chooser({
+      network: parts.network,
+      cache: parts.cache,
+      ...parts.hardware,
+    })
   }
 
   /**
@@ -86,12 +95,29 @@ export class Transfers implements AsyncDisposable {
    * @throws {CriaError} As the stream goes on; `invalid-input` at once for a name that cannot be one.
    */
   pull(requested: string, options: PullOptions): AsyncGenerator<Progress, undefined> {
-    return this.pullName(parseName(requested.trim()), options)
+    const text = requested.trim()
+    const name = parseName(text)
+    const hasTag = text.lastIndexOf(":") > text.lastIndexOf("/")
+    return this.#pull(name, this.client(name, options.insecure), { ...options, hasTag })
   }
 
-  /** Like {@link pull}, of a name that was parsed before. */
+  /** Like {@link pull}, of a name that was parsed before: `latest` counts as no tag. */
   pullName(name: ModelName, options: PullOptions): AsyncGenerator<Progress, undefined> {
-    return this.#pull(name, this.client(name, options.insecure), options)
+    const hasTag = name.tag !== "latest"
+    return this.#pull(name, this.client(name, options.insecure), { ...options, hasTag })
+  }
+
+  /**
+   * The quantisations of a repository on this machine, largest first; [] when the registry does not tell.
+   *
+   * @throws {CriaError} Like {@link pull}.
+   */
+  async fits(
+    requested: string,
+    { insecure, signal }: TransferOptions,
+  ): Promise<readonly QuantFit[]> {
+    const name = parseName(requested.trim())
+    return this.chooser.fits(name, this.client(name, insecure), signal)
   }
 
   /**
@@ -129,13 +155,18 @@ export class Transfers implements AsyncDisposable {
   }
 
   async *#pull(
-    name: ModelName,
+    asked: ModelName,
     client: RegistryClient,
-    { signal }: TransferOptions,
+    { signal, quant, hasTag }: PullOptions & { readonly hasTag: boolean },
   ): AsyncGenerator<Progress, undefined> {
     yield { status: "pulling manifest" }
     const writer = storeWriter(this.#parts.stores)
-    const bytes = await this.#fetchManifest(client, name.tag, signal)
+    const name =
+      quant === undefined ? asked : await this.chooser.named(asked, quant, client, signal)
+    const chosen =
+      quant === undefined && !hasTag ? await this.#choose(name, client, signal) : undefined
+    if (chosen !== undefined) yield { status: explainChoice(chosen) }
+    const bytes = await this.#fetchManifest(client, chosen?.tag ?? name.tag, signal)
     const { manifest } = parseManifest(bytes)
     checkManifest(manifest, name)
     for (const layer of uniqueBlobs([...manifest.layers, manifest.config])) {
@@ -146,6 +177,23 @@ export class Transfers implements AsyncDisposable {
     const replaced = await writer.writeManifest(name, bytes, { signal })
     yield* this.#removeUnused(writer, replaced, manifest)
     yield { status: "success" }
+  }
+
+  /** The best quantisation of several; undefined where there is no choice, or nobody tells. */
+  async #choose(
+    name: ModelName,
+    client: RegistryClient,
+    signal: AbortSignal | undefined,
+  ): Promise<QuantFit | undefined> {
+    let fits: readonly QuantFit[] = []
+    try {
+      fits = await this.chooser.fits(name, client, signal)
+    } catch (error) {
+      signal?.throwIfAborted()
+      // What is wrong with the registry shows in the manifest, too; what is wrong with its list does no harm.
+      if (!(error instanceof CriaError)) throw error
+    }
+    return fits.length > 1 ? chosenQuant(fits, shortName(name)) : fits[0]
   }
 
   async #fetchManifest(

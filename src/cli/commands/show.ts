@@ -16,6 +16,8 @@ export interface ShowFlags {
   readonly system?: boolean
   readonly template?: boolean
   readonly verbose?: boolean
+  readonly fit?: boolean
+  readonly insecure?: boolean
 }
 
 const SECTIONS = ["license", "modelfile", "parameters", "system", "template"] as const

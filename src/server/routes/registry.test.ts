@@ -89,6 +89,27 @@ describe("POST /api/pull", () => {
   })
 })
 
+describe("POST /api/fit", () => {
+  test("has the quantisations of a repository, or the one that is installed", async () => {
+    await using world = await start()
+    const { registry, server, name } = world
+    registry.add("me/m:q4_0", [Buffer.alloc(2000)])
+    registry.add("me/m:q8_0", [Buffer.alloc(3000)])
+    const { status, text } = await server.post("/api/fit", { model: name, insecure: true })
+    expect(status).toBe(200)
+    expect(JSON.parse(text)).toEqual({
+      memory: { gpu: 0, host: expect.any(Number) },
+      quants: [
+        { quant: "Q8_0", tag: "q8_0", size: 3000, place: "cpu", context: 8192, chosen: true },
+        { quant: "Q4_0", tag: "q4_0", size: 2000, place: "cpu", context: 8192, chosen: false },
+      ],
+    })
+    const installed = await server.post("/api/fit", { model: "tiny" })
+    expect(JSON.parse(installed.text)).toMatchObject({ quants: [{ quant: "Q4_K_M" }] })
+    expect((await server.post("/api/fit", { model: "none" })).status).toBe(404)
+  })
+})
+
 describe("POST /api/push", () => {
   test("sends an installed model", async () => {
     await using world = await start()

@@ -6,9 +6,18 @@
 
 import { type Context, Hono } from "hono"
 
-import { type PullRequest, pullRequest, type PushRequest, pushRequest } from "../../api/ollama.ts"
+import {
+  type FitReply,
+  type FitRequest,
+  fitRequest,
+  type PullRequest,
+  pullRequest,
+  type PushRequest,
+  pushRequest,
+} from "../../api/ollama.ts"
 import { parseBody } from "../../api/parts.ts"
 import type { App } from "../../services/app.ts"
+import type { QuantFit } from "../../services/fit.ts"
 import type { Progress } from "../../services/progress.ts"
 import { CriaError, toCriaError } from "../../util/errors.ts"
 import { type Framing, streamed } from "../stream.ts"
@@ -20,6 +29,7 @@ export function registryRoutes(app: App): Hono {
   return new Hono()
     .post("/api/pull", async (c) => pull(c, app))
     .post("/api/push", async (c) => push(c, app))
+    .post("/api/fit", async (c) => fit(c, app))
 }
 
 async function pull(c: Context, { transfers }: App): Promise<Response> {
@@ -27,6 +37,45 @@ async function pull(c: Context, { transfers }: App): Promise<Response> {
   const { insecure, stream, quant } = request
   const options = { insecure, quant: quant || undefined, signal: c.req.raw.signal }
   return reply(transfers.pull(request.model || request.name, options), stream)
+}
+
+async function fit(c: Context, { transfers, catalog }: App): Promise<Response> {
+  const request = parseBody<FitRequest>(fitRequest, await c.req.text(), EMPTY_BODY)
+  const { insecure } = request
+  const name = request.model || request.name
+  const listed = await transfers.fits(name, { insecure, signal: c.req.raw.signal })
+  const fits = listed.length > 0 ? listed : await fitInstalled(catalog, transfers, name)
+  const { gpuBytes, hostBytes } = await transfers.chooser.memory()
+  const table: FitReply = {
+    memory: { gpu: gpuBytes, host: hostBytes },
+    quants: fits.map(({ label, tag, bytes, place, contextTokens, isChosen }) => ({
+      quant: label,
+      tag,
+      size: bytes,
+      place,
+      context: contextTokens,
+      chosen: isChosen,
+    })),
+  }
+  return Response.json(table)
+}
+
+/** Registries that list nothing still leave us what is installed. */
+async function fitInstalled(
+  catalog: App["catalog"],
+  { chooser }: App["transfers"],
+  name: string,
+): Promise<readonly QuantFit[]> {
+  try {
+    const { model } = catalog.describe(name, { system: undefined, options: {} }, false)
+    return await chooser.installed(model.stored.name.tag, model.facts)
+  } catch (error) {
+    const { code } = toCriaError(error)
+    if (code !== "not-found") throw error
+    throw new CriaError(code, `Cannot list the quantisations of "${name}"`, {
+      hint: "It is not installed, and its registry does not tell; Hugging Face (hf.co/user/repository) does, and registries with a tag for each",
+    })
+  }
 }
 
 async function push(c: Context, { transfers }: App): Promise<Response> {
