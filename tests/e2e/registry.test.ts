@@ -125,6 +125,30 @@ describe.skipIf(NO_REGISTRY !== undefined)("a real registry", () => {
     expect(stderr).toContain("success")
   })
 
+  test("of several quantisations the largest that fits is taken; show --fit has them all", async () => {
+    const demo = readFileSync(DEMO)
+    for (const [tag, padding] of [
+      ["q4_0", 0],
+      ["q8_0", 100_000],
+    ] as const) {
+      const name = `${registry.host}/me/quants:${tag}`
+      installModel(world.store, name, [Buffer.concat([demo, Buffer.alloc(padding)])])
+      await world.run(["push", name, "--insecure"])
+    }
+    const name = `${registry.host}/me/quants`
+    const { code, stdout } = await world.run(["show", "--fit", "--insecure", name])
+    expect(code).toBe(0)
+    const [head = "", first = "", second = ""] = stdout.split("\n")
+    expect(head.split(/\s+/)).toEqual(["QUANT", "SIZE", "FITS", "CONTEXT", ""])
+    expect(first).toMatch(/^Q8_0 \* +[\d.]+ MB +on (CPU|GPU) +\d+/)
+    expect(second).toMatch(/^Q4_0 +[\d.]+ MB +on (CPU|GPU) +\d+/)
+    const pulled = await pull(newStore(), name)
+    expect(pulled.code).toBe(0)
+    expect(pulled.stderr).toMatch(
+      /\nchose Q8_0 \([\d.]+ MB\): the largest that fits (in memory|on the GPU), with/,
+    )
+  })
+
   test("a model that is not there", async () => {
     const store = newStore()
     const { code, stderr } = await pull(store, `${registry.host}/me/none`)
