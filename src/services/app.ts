@@ -10,6 +10,7 @@ import { findCredential } from "../registry/credentials.ts"
 import { loadIdentity } from "../registry/identity.ts"
 import { listDevices } from "../runner/devices.ts"
 import { RunnerHandle } from "../runner/handle.ts"
+import type { ModelName } from "../store/name.ts"
 import { selfCommand } from "../util/executable.ts"
 import type { Logger } from "../util/log.ts"
 import { Catalog } from "./catalog.ts"
@@ -73,7 +74,13 @@ export function createApp({ config, log, file }: AppOptions): App {
     library: new Library(stores, {
       keepsUnused: config.keepsUnused,
       command: selfCommand(),
-      pull: (name, signal) => transfers.pullName(name, { insecure: false, signal }),
+      // Offline, a base that is not here is simply not found.
+      ...(config.isOffline
+        ? {}
+        : {
+            pull: (name: ModelName, signal: AbortSignal) =>
+              transfers.pullName(name, { insecure: false, signal }),
+          }),
     }),
     stores,
     transfers,

@@ -26,6 +26,7 @@ let imatrix: string
 
 beforeAll(async () => {
   world = new World()
+  world.isOffline = true
   server = await world.serve()
   floats = join(world.folder, "floats.gguf")
   imatrix = join(world.folder, "imatrix.gguf")

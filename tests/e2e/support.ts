@@ -64,6 +64,8 @@ export class World implements AsyncDisposable {
   readonly executable: string = join(this.folder, "app/cria")
   readonly home: string = join(this.folder, "home")
   readonly store: string = join(this.folder, "store")
+  /** Whether registries may be asked; a test of names that are not there must not ask one on the internet. */
+  isOffline = false
 
   constructor() {
     const built = outputFolder()
@@ -81,6 +83,7 @@ export class World implements AsyncDisposable {
       HOME: this.home,
       CRIA_MODELS: this.store,
       CRIA_HOST: "127.0.0.1:1",
+      CRIA_OFFLINE: this.isOffline ? "1" : "0",
       ...extra,
     }
   }
