@@ -60,7 +60,7 @@ export async function buildLlama(
     "ggml",
     "llama",
     "llama-common",
-    ...(options.peers ? ["llama-bench", "llama-server"] : []),
+    ...(options.peers ? ["llama-bench", "llama-server", "llama-quantize"] : []),
   ]
   await cmakeBuild(folder, targets, options.progress)
   return join(folder, "bin")

@@ -19,6 +19,9 @@ import { DRAFT, ndjson, residentBytes, type Server, World } from "./support.ts"
 
 const HF_FOLDER = join(import.meta.dirname, "../fixtures/hf-cria-demo")
 
+/** No test may ask a registry. */
+const OFFLINE = { CRIA_OFFLINE: "1" }
+
 let world: World
 let server: Server
 let floats: string
@@ -177,7 +180,7 @@ describe("cria create", () => {
         "Cannot read the Modelfile: 16777217 bytes, limit 16777216",
       ],
       [["create", "m", "-f", modelfile("FROM ./nope.gguf")], 'Cannot find "./nope.gguf"'],
-      [["create", "m", "-f", modelfile("FROM nope")], "model 'nope' not found"],
+      [["create", "m", "-f", modelfile("FROM nope")], "offline"],
       [["create", "m", "-f", modelfile("FROM /dev/zero")], "expected a file or a folder"],
       [
         ["create", "m", "-f", modelfile("FROM mine\nPARAMETER top_kk 3")],
@@ -223,7 +226,7 @@ describe("a quantisation that nobody waits for any more", () => {
     await server.child.exited
     expect(await world.quiet()).toEqual([])
     controller.abort()
-    server = await world.serve()
+    server = await world.serve(OFFLINE)
     expect(await names()).toEqual(before)
     const { code, stdout } = await cria("verify")
     expect({ code, stdout }).toMatchObject({ code: 0, stdout: expect.stringContaining("all well") })
@@ -231,7 +234,7 @@ describe("a quantisation that nobody waits for any more", () => {
     const left = blobs().filter((name) => name.includes("tmp"))
     for (const name of left) utimesSync(join(world.store, "blobs", name), 1, 1)
     await server[Symbol.asyncDispose]()
-    server = await world.serve()
+    server = await world.serve(OFFLINE)
     for (let tries = 0; tries < 100 && blobs().some((name) => name.includes("tmp")); tries++) {
       // oxlint-disable-next-line no-await-in-loop
       await Bun.sleep(50)
