@@ -44,7 +44,11 @@ export interface AdapterBase {
   readonly heads: number
   readonly keyHeads: number
   readonly experts: number
+  /** Sizes by name, the row length first; only of a GGUF file. An adapter is checked against them. */
+  readonly tensors?: ReadonlyMap<string, readonly number[]>
 }
+
+type AdapterPlanOptions = PlanOptions & Pick<AdapterBase, "tensors">
 
 /** Options of {@link convertAdapter}. "auto" and nothing said mean 32 bits, as adapters are small. */
 export interface AdapterOptions extends ConvertOptions {
@@ -80,7 +84,7 @@ export function readAdapterBase(path: string): AdapterBase {
 }
 
 function baseOfFile(path: string): AdapterBase {
-  const { metadata } = readGguf(path)
+  const { metadata, tensors } = readGguf(path)
   const architecture = metadata.get("general.architecture")
   const name = architecture?.type === "string" ? architecture.value : ""
   const family = familyOfArchitecture(name)
@@ -99,6 +103,7 @@ function baseOfFile(path: string): AdapterBase {
     heads,
     keyHeads: integerOf(metadata.get(`${name}.attention.head_count_kv`)) ?? heads,
     experts: integerOf(metadata.get(`${name}.expert_count`)) ?? 0,
+    tensors: new Map(tensors.map((tensor) => [tensor.name, tensor.dims])),
   }
 }
 
@@ -198,7 +203,10 @@ function adaptedParameters(tensors: readonly PlannedTensor[]): number {
   return total
 }
 
-function planAdapter(stored: readonly StoredTensor[], options: PlanOptions): PlannedTensor[] {
+function planAdapter(
+  stored: readonly StoredTensor[],
+  options: AdapterPlanOptions,
+): PlannedTensor[] {
   const pairs = new Map<string, Pair>()
   const planned: PlannedTensor[] = []
   for (const tensor of stored) {
@@ -226,11 +234,11 @@ function planAdapter(stored: readonly StoredTensor[], options: PlanOptions): Pla
 
 /** Pairs for experts are written together, as the experts are. */
 class PairCollector {
-  readonly #options: PlanOptions
+  readonly #options: AdapterPlanOptions
   readonly #a: ExpertCollector
   readonly #b: ExpertCollector
 
-  constructor(options: PlanOptions) {
+  constructor(options: AdapterPlanOptions) {
     this.#options = options
     this.#a = new ExpertCollector(options)
     this.#b = new ExpertCollector(options)
@@ -260,10 +268,16 @@ class PairCollector {
   }
 }
 
-function planPair(name: string, { a, b }: Required<Pair>, options: PlanOptions): PlannedTensor[] {
+function planPair(
+  name: string,
+  { a, b }: Required<Pair>,
+  options: AdapterPlanOptions,
+): PlannedTensor[] {
   const mapped = mappedName(name, options)
   const headRows = headRowsOf(name, b.shape[0] ?? 0, options)
   const isTransposed = mapped === "token_embd.weight"
+  const sizes = [a.shape[1], b.shape[0]]
+  checkFits(mapped, isTransposed ? sizes.toReversed() : sizes, options)
   return [
     {
       name: `${mapped}.lora_a`,
@@ -278,4 +292,17 @@ function planPair(name: string, { a, b }: Required<Pair>, options: PlanOptions):
       ...(headRows === undefined ? {} : { headRows }),
     },
   ]
+}
+
+/** An adapter for another model would be found out only when it is loaded. */
+function checkFits(
+  name: string,
+  sizes: readonly (number | undefined)[],
+  { tensors, problem }: AdapterPlanOptions,
+): void {
+  if (tensors === undefined) return
+  const expected = tensors.get(name)?.join(" × ") ?? "missing"
+  const actual = sizes.join(" × ")
+  if (actual === expected) return
+  throw problem(`it is for another model: "${name}" is ${expected} there, ${actual} in the adapter`)
 }

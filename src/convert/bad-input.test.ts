@@ -4,6 +4,7 @@ import { execFileSync } from "node:child_process"
 import {
   existsSync,
   mkdirSync,
+  readFileSync,
   readdirSync,
   renameSync,
   rmSync,
@@ -237,7 +238,26 @@ describe("convertAdapter()", () => {
   test("takes the GGUF file of a model in place of its folder", async () => {
     using original = new TestModel("llama-spm")
     await convert(original)
-    expect(readAdapterBase(original.target)).toEqual(readAdapterBase(original.path))
+    expect(readAdapterBase(original.target)).toMatchObject(readAdapterBase(original.path))
+    using model = new TestModel("lora-llama")
+    const folder = { base: readAdapterBase(original.path) }
+    for await (const _ of convertAdapter(model.path, model.target, folder));
+    const before = readFileSync(model.target)
+    const file = { base: readAdapterBase(original.target) }
+    for await (const _ of convertAdapter(model.path, model.target, file));
+    expect(readFileSync(model.target).equals(before)).toBe(true)
+  })
+
+  test("refuses one that is for another model", async () => {
+    using original = new TestModel("llama-3")
+    await convert(original)
+    using model = new TestModel("lora-llama")
+    const options = { base: readAdapterBase(original.target) }
+    await rejects(
+      convertAdapter(model.path, model.target, options).next(),
+      /it is for another model: "blk\.0\.\w+\.weight" is 64 × \d+ there, \d+ × \d+ in the adapter/,
+    )
+    expect(existsSync(model.target)).toBe(false)
   })
 
   test("refuses adapters that are more than pairs of matrices", async () => {
