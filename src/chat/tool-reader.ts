@@ -100,14 +100,21 @@ export class ToolReader {
   /** A declared name, and the first object of JSON around or behind it. */
   #takeCall(): FoundCall | undefined {
     for (;;) {
-      const object = this.#scan.next(this.#held)
-      if (object === undefined) return undefined
-      const call = this.#callOf(object.start, object.end)
-      if (call === undefined) continue
-      this.#held = this.#held.slice(object.end)
-      this.#scan = new JsonScan()
-      return call
+      const part = this.#scan.next(this.#held)
+      if (part === undefined) return undefined
+      const call = part.isObject ? this.#callOf(part.start, part.end) : undefined
+      if (call !== undefined) {
+        this.#held = this.#held.slice(part.end)
+        this.#scan = new JsonScan()
+        return call
+      }
+      if (this.#isHopeless()) return undefined
     }
+  }
+
+  /** What began with a bracket was closed and was no call. */
+  #isHopeless(): boolean {
+    return this.#isBracket && this.#calls === 0 && this.#scan.isBalanced
   }
 
   #callOf(start: number, end: number): FoundCall | undefined {
@@ -138,8 +145,7 @@ export class ToolReader {
 
   /** Behind a bracket that was no call, or after too much text, all is content. */
   #giveUp(): string {
-    const isBalanced = this.#isBracket && this.#calls === 0 && this.#scan.isBalanced
-    if (!isBalanced && this.#held.length <= HELD_CHARS_MAX) return ""
+    if (!this.#isHopeless() && this.#held.length <= HELD_CHARS_MAX) return ""
     this.#state = "done"
     return this.#release(this.#held.length)
   }
@@ -159,7 +165,8 @@ class JsonScan {
     return this.#hasOpened && this.#depth === 0 && this.#brackets <= 0
   }
 
-  next(text: string): { start: number; end: number } | undefined {
+  /** Up to the end of the next object, or to where the last bracket is closed. */
+  next(text: string): { start: number; end: number; isObject: boolean } | undefined {
     while (this.#at < text.length) {
       const char = text[this.#at]
       // An escape needs the character behind it.
@@ -168,12 +175,14 @@ class JsonScan {
       if (this.#isInString) {
         if (char === "\\") this.#at += 1
         else if (char === '"') this.#isInString = false
-      } else if (this.#step(char)) return { start: this.#start, end: this.#at }
+      } else if (this.#step(char)) {
+        return { start: this.#start, end: this.#at, isObject: char === "}" }
+      }
     }
     return undefined
   }
 
-  /** @returns Whether an object ends here. */
+  /** @returns Whether an object ends here, or all brackets are closed. */
   #step(char: string | undefined): boolean {
     if (char === "{") {
       if (this.#depth === 0) this.#start = this.#at - 1
@@ -185,7 +194,10 @@ class JsonScan {
     } else if (char === "[") {
       this.#brackets += 1
       this.#hasOpened = true
-    } else if (char === "]") this.#brackets -= 1
+    } else if (char === "]") {
+      this.#brackets -= 1
+      return this.isBalanced
+    }
     // Quotes outside of objects are just text.
     else if (char === '"' && this.#depth > 0) this.#isInString = true
     return false

@@ -1,22 +1,13 @@
 /**
  * Go's `printf`: verbs, flags, widths, and what it prints for mistakes.
  *
- * Not there: `%p`, and `%b` and `%x` of floats, which print as a verb that does not fit.
+ * Not there: `%p`, which prints as a verb that does not fit.
  *
  * @module
  */
 
-import {
-  formatInfinite,
-  formatShortest,
-  goExponent,
-  isComposite,
-  plainDecimal,
-  printParts,
-  printValue,
-  type Sink,
-  type Style,
-} from "./print.ts"
+import { floatText } from "./float.ts"
+import { isComposite, printParts, printValue, type Sink, type Style } from "./print.ts"
 import { canBackquote, isPrintable, quote } from "./quote.ts"
 import { ANY_TYPE, typeOf, type Value } from "./value.ts"
 
@@ -332,65 +323,10 @@ function unicodeText(value: bigint, { sharp, precision }: Spec): string {
 }
 
 function formatFloat(value: number, sink: Sink, spec: Spec): void {
-  const text = floatText(value, spec)
+  const text = floatText(value, spec.verb, spec.precision)
   if (text === undefined) badVerb(value, sink, spec)
   else if (Number.isFinite(value)) padNumber(withZeros(signed(text, spec), spec), sink, spec)
   else pad(signed(text, spec), sink, { ...spec, zero: false })
-}
-
-function floatText(value: number, { verb, precision }: Spec): string | undefined {
-  if (!"vgGeEfF".includes(verb)) return undefined
-  if (!Number.isFinite(value)) return formatInfinite(value)
-  const digits = Math.min(precision ?? 6, 100)
-  const sign = Object.is(value, -0) ? "-" : ""
-  switch (verb) {
-    case "e":
-    case "E": {
-      const [mantissa = "", power = ""] = toExponential(value, digits).split("e")
-      const text = sign + mantissa + goExponent(Number(power))
-      return verb === "E" ? text.toUpperCase() : text
-    }
-    case "f":
-    case "F":
-      return sign + fixedText(value, digits)
-    default: {
-      const text = precision === undefined ? formatShortest(value) : generalText(value, precision)
-      return verb === "G" ? text.toUpperCase() : text
-    }
-  }
-}
-
-/** `toFixed` switches to an exponent at 1e21; then all digits are zeros behind an integer. */
-function fixedText(value: number, digits: number): string {
-  if (Math.abs(value) < 1e21) {
-    return toEven(value.toFixed(digits), value.toFixed(Math.min(100, digits + 30)))
-  }
-  return BigInt(value).toString() + (digits > 0 ? `.${"0".repeat(digits)}` : "")
-}
-
-function toExponential(value: number, digits: number): string {
-  const [rounded = "", power = ""] = value.toExponential(digits).split("e")
-  const [exact = "", exactPower] = value.toExponential(Math.min(100, digits + 30)).split("e")
-  return `${exactPower === power ? toEven(rounded, exact) : rounded}e${power}`
-}
-
-/** JavaScript rounds a half up, Go to the even digit. */
-function toEven(rounded: string, exact: string): string {
-  const cut = rounded.includes(".") ? exact.slice(0, rounded.length) : (exact.split(".")[0] ?? "")
-  const isTie = /^\.?50*$/.test(exact.slice(cut.length))
-  return isTie && /[13579]$/.test(rounded) ? cut : rounded
-}
-
-/** `%.3g`: so many digits, without zeros at the end. */
-function generalText(value: number, precision: number): string {
-  const digits = Math.min(Math.max(precision, 1), 100)
-  const [mantissa = "", exponent = ""] = toExponential(value, digits - 1).split("e")
-  const power = Number(exponent)
-  const significant = mantissa.includes(".") ? mantissa.replace(/\.?0+$/, "") : mantissa
-  const count = significant.replaceAll(/[-.]/g, "").length
-  const limit = digits > count && count >= power + 1 ? count : digits
-  const isPlain = power >= -4 && power < limit
-  return isPlain ? plainDecimal(significant, power) : significant + goExponent(power)
 }
 
 function signed(text: string, { plus, space }: Spec): string {

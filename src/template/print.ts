@@ -6,6 +6,7 @@
  * @module
  */
 
+import { formatShortest } from "./float.ts"
 import { quote } from "./quote.ts"
 import { ANY_TYPE, GoList, GoMap, GoStruct, typeOf, type Value } from "./value.ts"
 
@@ -42,9 +43,6 @@ export class Sink {
     return text
   }
 }
-
-/** Powers of ten from which floats are printed with an exponent. */
-const EXPONENT_FROM = 6
 
 /** Style of `%v`: `plus` is `%+v`, `sharp` is `%#v`. */
 export interface Style {
@@ -156,34 +154,4 @@ export function sprintln(values: readonly Value[], sink: Sink): string {
     printValue(value, sink)
   }
   return sink.add("\n").text
-}
-
-/** A float as `%v` writes it: the fewest digits that read back, with an exponent below 1e-4 and from 1e6 on. */
-export function formatShortest(value: number): string {
-  if (!Number.isFinite(value)) return formatInfinite(value)
-  if (value === 0) return Object.is(value, -0) ? "-0" : "0"
-  const [mantissa = "", exponent = ""] = value.toExponential().split("e")
-  const power = Number(exponent)
-  const isPlain = power >= -4 && power < EXPONENT_FROM
-  return isPlain ? plainDecimal(mantissa, power) : mantissa + goExponent(power)
-}
-
-/** NaN and the infinities. */
-export function formatInfinite(value: number): string {
-  return Number.isNaN(value) ? "NaN" : value > 0 ? "+Inf" : "-Inf"
-}
-
-/** Go writes a sign and at least two digits. */
-export function goExponent(power: number): string {
-  return `e${power < 0 ? "-" : "+"}${String(Math.abs(power)).padStart(2, "0")}`
-}
-
-/** Digits times ten to a power, without an exponent. */
-export function plainDecimal(mantissa: string, power: number): string {
-  const sign = mantissa.startsWith("-") ? "-" : ""
-  const digits = mantissa.replace(/^-/, "").replace(".", "")
-  if (power < 0) return `${sign}0.${"0".repeat(-power - 1)}${digits}`
-  const whole = digits.slice(0, power + 1).padEnd(power + 1, "0")
-  const fraction = digits.slice(power + 1)
-  return sign + whole + (fraction === "" ? "" : `.${fraction}`)
 }

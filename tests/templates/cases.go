@@ -73,11 +73,7 @@ func formatting() (sources []string) {
 	args := []string{".Text", ".Wide", ".Int", ".Minus", ".Float", ".Huge", ".True", ".Nil", ".Ints", ".Texts", ".Map", ".List", ".Args"}
 	for _, verb := range verbs {
 		for _, arg := range args {
-			isHexFloat := (verb == "x" || verb == "X") && (arg == ".Float" || arg == ".Huge" || arg == ".Map" || arg == ".List")
-			isBinaryFloat := verb == "b" && (arg == ".Float" || arg == ".Huge" || arg == ".Map" || arg == ".List" || arg == ".Args")
-			if !isHexFloat && !isBinaryFloat {
-				sources = append(sources, fmt.Sprintf("{{printf \"%%%s\" %s}}", verb, arg))
-			}
+			sources = append(sources, fmt.Sprintf("{{printf \"%%%s\" %s}}", verb, arg))
 		}
 	}
 	return append(sources,
@@ -94,7 +90,8 @@ func formatting() (sources []string) {
 		`{{printf "%v %v" 1e6 123456789.0}}`, `{{printf "%g %.2g %.10g" 100000.0 123456.0 0.00001234}}`, `{{printf "%6v|%-6v|%06v" 1 2 3}}`,
 		`{{printf "%6v" .Ints}}`, `{{printf "%+v" .Struct}}`, `{{printf "%v" .Struct}}`, `{{printf "%5T|" 1}}`, `{{printf "%d" .Counts}}`,
 		`{{printf "%.0f %.0f %.0f" 0.5 1.5 2.5}}`, `{{printf "%.f" 2.7}}`, `{{printf "%5%|"}}`, `{{printf "%v" 'a'}}`,
-		`{{printf "%99d" 1}}`, `{{printf "%.3d|%.0d|%8.3d|" 5 0 7}}`, `{{printf "%x %X" -42 -255}}`, `{{printf "%O" 8}}`,
+		`{{printf "%99d" 1}}`, `{{printf "%.3d|%.0d|%8.3d|" 5 0 7}}`, `{{printf "%x %X" -42 -255}}`, `{{printf "%O" 8}}`, `{{printf "%x %X %.0x %.3x %.3X %.20x" 1.5 -0.1 1.999 0.1 -0.1 1.5}}`,
+		`{{printf "%b %x %x %x" 1.5 0.0 5e-324 1.7976931348623157e308}}`, `{{printf "%+x|% x|%20x|%-12x|%012x" 1.5 1.5 1.5 1.5 1.5}}`, `{{printf "%.1x %.2x" 1.96875 1.501953125}}`,
 	)
 }
 
