@@ -123,6 +123,23 @@ describe("a model with a Go template", () => {
   })
 })
 
+describe("a model made with a TEMPLATE", () => {
+  test("is asked with it, though its file has a template of its own", async () => {
+    const template = "Riddle: {{ .Prompt }}\nGuess:"
+    const made = await server.post("/api/create", { model: "riddler", from: "modern", template })
+    expect(await made.text()).toContain("success")
+    expect(await rendered("/api/generate", { model: "riddler", prompt: "a" })).toBe(
+      "Riddle: a\nGuess:",
+    )
+    const body = { model: "riddler", from: "modern", template: "{{ if }}", stream: false }
+    const refused = await server.post("/api/create", body)
+    expect(refused.status).toBe(400)
+    expect(await refused.json()).toMatchObject({
+      error: "template error: template: :1: missing value for if",
+    })
+  })
+})
+
 describe("a template in a request", () => {
   test("stands in place of the model's", async () => {
     const template = "Q: {{ .Prompt }} ({{ .System }})\nA: {{ .Response }}."
