@@ -469,7 +469,8 @@ describe("Engine, a long prompt beside answers", () => {
     // 4 ms without: 8 ms more are 80 tokens.
     expect(Math.max(...during.map((step) => decodeMicros(step)))).toBeLessThanOrEqual(3 * 4000)
     expect(promptSteps.length).toBeGreaterThanOrEqual(2000 / 80)
-    expect(promptSteps.length).toBeLessThan(2000 / 80 + 10)
+    // In whole multiples of 16.
+    expect(promptSteps.length).toBeLessThan(2000 / 64 + 10)
     expect(long.usage.completionTokens).toBe(1)
     for (const { rows } of promptSteps) expect(rows).toBeGreaterThanOrEqual(4)
     for (const [i, answer] of (await Promise.all(answers)).entries())

@@ -13,7 +13,7 @@ import { type Backend, ROW_STATUS, STEP_CODE, type StepOutcome } from "./backend
 import { type Batch, fillBatch } from "./batch.ts"
 import { checkRequest } from "./check-request.ts"
 import type { TokenLogprob } from "./output.ts"
-import { Pace } from "./pace.ts"
+import { CHUNK_TOKENS_CPU, CHUNK_TOKENS_MIN, Pace } from "./pace.ts"
 import type { MemoryCounters } from "./prefix-memory.ts"
 import type { PrefixTier } from "./prefix-tier.ts"
 import { Roster } from "./roster.ts"
@@ -74,7 +74,7 @@ export class Engine implements AsyncDisposable {
   readonly #options: EngineOptions
   readonly #now: () => number
   readonly #roster: Roster
-  readonly #pace = new Pace()
+  readonly #pace: Pace
   readonly #loop: Promise<void>
   readonly #counts = {
     steps: 0,
@@ -98,6 +98,7 @@ export class Engine implements AsyncDisposable {
     this.#options = options
     this.#now = options.now
     this.#roster = new Roster(backend, options)
+    this.#pace = new Pace(backend.info.isSlowedByCells ? CHUNK_TOKENS_CPU : CHUNK_TOKENS_MIN)
     this.contextTokens = Math.min(options.contextTokens ?? Infinity, backend.info.cells)
     this.#loop = this.#run()
   }

@@ -11,7 +11,13 @@
 const STRETCH = 3
 
 /** Smaller chunks would make prompts crawl: most of a step is then spent on reading the weights. */
-const CHUNK_TOKENS_MIN = 16
+export const CHUNK_TOKENS_MIN = 16
+
+/**
+ * On a CPU llama.cpp computes attention for 64 tokens at a time when a step has so many, and one by one when it has
+ * less, which behind thousands of tokens takes ten times as long.
+ */
+export const CHUNK_TOKENS_CPU = 64
 
 /** Used before anything was measured. */
 const CHUNK_TOKENS_UNKNOWN = 64
@@ -29,7 +35,13 @@ const NEWEST = 0.2
 export class Pace {
   /** Milliseconds of steps without prompts, by the number of answers. */
   readonly #answerMs: number[] = []
+  readonly #chunkTokens: number
   #promptTokenMs: number | undefined
+
+  /** @param chunkTokens Chunks are at least so long, and multiples of it. */
+  constructor(chunkTokens: number) {
+    this.#chunkTokens = chunkTokens
+  }
 
   /** Learns from a step of `rows` answers and `promptTokens` tokens of prompts. */
   observe({ rows, promptTokens, ms }: { rows: number; promptTokens: number; ms: number }): void {
@@ -53,10 +65,15 @@ export class Pace {
     const stretch = STRETCH * Math.max(1, (4 * (waitingPrompts - 1)) / Math.max(1, rows)) ** 2
     const answers = this.#answersMs(rows)
     if (answers === undefined || this.#promptTokenMs === undefined) {
-      return Math.floor((CHUNK_TOKENS_UNKNOWN * stretch) / STRETCH)
+      return this.#whole((CHUNK_TOKENS_UNKNOWN * stretch) / STRETCH)
     }
     const chunk = ((stretch - 1) * answers) / Math.max(this.#promptTokenMs, 1e-6)
-    return Math.max(CHUNK_TOKENS_MIN, Math.floor(Math.min(chunk, Number.MAX_SAFE_INTEGER)))
+    return this.#whole(chunk)
+  }
+
+  #whole(tokens: number): number {
+    const most = Math.min(tokens, 2 ** 31)
+    return Math.max(1, Math.floor(most / this.#chunkTokens)) * this.#chunkTokens
   }
 
   /** What a step of so many answers takes; from the nearest number that was measured. */
