@@ -180,7 +180,7 @@ describe("cria create", () => {
         "Cannot read the Modelfile: 16777217 bytes, limit 16777216",
       ],
       [["create", "m", "-f", modelfile("FROM ./nope.gguf")], 'Cannot find "./nope.gguf"'],
-      [["create", "m", "-f", modelfile("FROM nope")], "offline"],
+      [["create", "m", "-f", modelfile("FROM nope")], "model 'nope' not found"],
       [["create", "m", "-f", modelfile("FROM /dev/zero")], "expected a file or a folder"],
       [
         ["create", "m", "-f", modelfile("FROM mine\nPARAMETER top_kk 3")],
