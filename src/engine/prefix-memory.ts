@@ -50,6 +50,7 @@ export class PrefixMemory {
     this.#backend = backend
     this.#tier = tier
     const { firstSequence, sequences } = backend.info
+    assert(sequences > 0, "a backend has a sequence id for a request")
     this.#freeIds = Array.from({ length: sequences }, (_, i) => firstSequence + sequences - 1 - i)
   }
 

@@ -385,6 +385,40 @@ describe("POST /api/chat", () => {
   })
 })
 
+describe("the terms of a request", () => {
+  const headers = { "X-Cria-Priority": "batch", "X-Cria-Client": "ann", "X-Cria-Scope": "team" }
+  const terms = { priority: "batch", client: "ann", cacheScope: "team" } as const
+
+  test.each([
+    ["/api/generate", { prompt: "Hi" }],
+    ["/api/chat", { messages: [{ role: "user", content: "Hi" }] }],
+    ["/v1/chat/completions", { messages: [{ role: "user", content: "Hi" }] }],
+  ])("%s passes them on to the model", async (path, fields) => {
+    await using server = await TestServer.start()
+    const body = JSON.stringify({ model: "tiny", stream: false, ...fields })
+    await (await server.request(path, { method: "POST", headers, body })).text()
+    await server.post(path, { model: "tiny", stream: false, ...fields, cache_prompt: false })
+    const [first, second] = server.app.requests
+    expect(first?.terms).toEqual(terms)
+    expect(second?.terms).toEqual({ client: "", cacheScope: null })
+  })
+
+  test("a context shifts only when that is asked for, and keeps what num_keep says", async () => {
+    await using server = await TestServer.start()
+    const request = { model: "tiny", prompt: "Hi", stream: false, options: { num_keep: 5 } }
+    for (const shift of [true, false, undefined]) {
+      // In turns, to tell them apart.
+      // oxlint-disable-next-line no-await-in-loop
+      await server.post("/api/generate", { ...request, shift })
+    }
+    expect(server.app.requests.map((one) => one.shift)).toEqual([
+      { keepTokens: 5 },
+      undefined,
+      undefined,
+    ])
+  })
+})
+
 describe("errors before the first line are real statuses", () => {
   const tool = { type: "function", function: { name: "wx" } }
 
