@@ -115,9 +115,12 @@ async function startCria({ cells, ...setting }: Setting): Promise<Contender> {
     chat: (messages, tokens) => chat(url, { model, messages, max_tokens: tokens }),
     async counters() {
       const reply = (await (await fetch(`${url}/api/ps`)).json()) as {
-        models: { engine?: Record<string, number> }[]
+        models: { engine?: Record<string, unknown> }[]
       }
-      return reply.models[0]?.engine ?? {}
+      const counts = Object.entries(reply.models[0]?.engine ?? {})
+      return Object.fromEntries(
+        counts.flatMap(([key, count]) => (typeof count === "number" ? [[key, count]] : [])),
+      )
     },
     async [Symbol.asyncDispose]() {
       await child.stdin.end()

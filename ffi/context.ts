@@ -151,17 +151,34 @@ export class NativeContext implements Disposable {
     return [range[0] ?? -1, range[1] ?? -1]
   }
 
-  /** State of a sequence as bytes that {@link restore} takes. */
-  save(sequence: number): Uint8Array {
-    const size = this.#functions.cria_state_size(this.#handle, sequence, 0)
-    const data = new Uint8Array(this.#library.check(size, "Cannot save a sequence"))
-    const written = this.#functions.cria_state_get(this.#handle, sequence, 0, data, data.length)
+  /** Bytes of the state of positions `from` … `to` − 1, as {@link save} gives it. */
+  stateBytes(sequence: number, from: number, to: number): number {
+    const size = this.#functions.cria_state_size(this.#handle, sequence, ...this.#part(from, to))
+    return this.#library.check(size, "Cannot save a sequence")
+  }
+
+  /** State of positions `from` … `to` − 1 as bytes that {@link restore} takes. */
+  save(sequence: number, from: number, to: number): Uint8Array {
+    const part = this.#part(from, to)
+    const data = new Uint8Array(this.stateBytes(sequence, from, to))
+    const written = this.#functions.cria_state_get(
+      this.#handle,
+      sequence,
+      ...part,
+      data,
+      data.length,
+    )
     return data.subarray(0, this.#library.check(written, "Cannot save a sequence"))
   }
 
-  /** Puts a saved state into a sequence. @throws {CriaError} When it does not fit this context. */
-  restore(sequence: number, data: Uint8Array): void {
-    const read = this.#functions.cria_state_set(this.#handle, sequence, 0, data, data.length)
+  /**
+   * Puts positions `from` … `to` − 1 out of a saved state at the end of a sequence.
+   *
+   * @throws {CriaError} `invalid-input` when it does not fit this context; the sequence is as it was then.
+   */
+  restore(sequence: number, data: Uint8Array, { from, to }: { from: number; to: number }): void {
+    const part = this.#part(from, to)
+    const read = this.#functions.cria_state_set(this.#handle, sequence, ...part, data, data.length)
     this.#library.check(read, "Cannot restore a sequence", "invalid-input")
   }
 
@@ -169,6 +186,11 @@ export class NativeContext implements Disposable {
     if (this.#isDisposed) return
     this.#library.check(this.#functions.cria_context_free(this.#handle), "Cannot free the context")
     this.#isDisposed = true
+  }
+
+  /** Where a state has no parts, all of it is meant. */
+  #part(from: number, to: number): readonly [number, number] {
+    return this.info.sharing === "prefix" ? [from, to] : [0, -1]
   }
 
   get #functions(): NativeLibrary["functions"] {

@@ -54,9 +54,9 @@ export const SYMBOLS = {
   cria_sequence_shift: { args: ["i32", "i32", "i32", "i32", "i32"], returns: "i32" }, // int32_t context, int32_t sequence, int32_t p0, int32_t p1, int32_t delta
   cria_sequence_range: { args: ["i32", "i32", "buffer"], returns: "i32" }, // int32_t context, int32_t sequence, int32_t * range
   cria_memory_clear: { args: ["i32"], returns: "i32" }, // int32_t context
-  cria_state_size: { args: ["i32", "i32", "i32"], returns: "i64" }, // int32_t context, int32_t sequence, int32_t flags
-  cria_state_get: { args: ["i32", "i32", "i32", "buffer", "i64"], returns: "i64" }, // int32_t context, int32_t sequence, int32_t flags, uint8_t * data, int64_t capacity
-  cria_state_set: { args: ["i32", "i32", "i32", "buffer", "i64"], returns: "i64" }, // int32_t context, int32_t sequence, int32_t flags, const uint8_t * data, int64_t length
+  cria_state_size: { args: ["i32", "i32", "i32", "i32"], returns: "i64" }, // int32_t context, int32_t sequence, int32_t p0, int32_t p1
+  cria_state_get: { args: ["i32", "i32", "i32", "i32", "buffer", "i64"], returns: "i64" }, // int32_t context, int32_t sequence, int32_t p0, int32_t p1, uint8_t * data, int64_t capacity
+  cria_state_set: { args: ["i32", "i32", "i32", "i32", "buffer", "i64"], returns: "i64" }, // int32_t context, int32_t sequence, int32_t p0, int32_t p1, const uint8_t * data, int64_t length
 
   cria_sampler_new: { args: ["i32", "buffer", "i32"], returns: "i32" }, // int32_t model, const uint8_t * json, int32_t length
   cria_sampler_free: { args: ["i32"], returns: "i32" }, // int32_t sampler

@@ -131,10 +131,14 @@ CRIA_API int32_t cria_sequence_shift(int32_t context, int32_t sequence, int32_t 
 /* range[0] = first, range[1] = last position held, -1 when empty. */
 CRIA_API int32_t cria_sequence_range(int32_t context, int32_t sequence, int32_t * range);
 CRIA_API int32_t cria_memory_clear(int32_t context);
-/* State of one sequence. flags: 1 only the part that cannot be rolled back (sliding window, recurrent). */
-CRIA_API int64_t cria_state_size(int32_t context, int32_t sequence, int32_t flags);
-CRIA_API int64_t cria_state_get(int32_t context, int32_t sequence, int32_t flags, uint8_t * data, int64_t capacity);
-CRIA_API int64_t cria_state_set(int32_t context, int32_t sequence, int32_t flags, const uint8_t * data,
+/* State of positions p0 <= p < p1 of a sequence. Where only whole sequences can be shared: 0 and -1, all of it. */
+CRIA_API int64_t cria_state_size(int32_t context, int32_t sequence, int32_t p0, int32_t p1);
+CRIA_API int64_t cria_state_get(int32_t context, int32_t sequence, int32_t p0, int32_t p1, uint8_t * data,
+                                int64_t capacity);
+/* Puts positions p0 <= p < p1 out of a state into a sequence that holds those before, in cells of their own. All of the
+ * state needs free cells meanwhile. A state that does not fit leaves the sequence as it was; empty, where only whole
+ * sequences can be shared. */
+CRIA_API int64_t cria_state_set(int32_t context, int32_t sequence, int32_t p0, int32_t p1, const uint8_t * data,
                                 int64_t length);
 
 /* ---- samplers ---------------------------------------------------------------------------------- */

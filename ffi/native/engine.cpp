@@ -207,12 +207,21 @@ class Context {
 
     bool shares_whole_sequences_only() const { return !shares_prefixes_; }
 
-    // llama.cpp writes which cells a sequence has only for ids below n_seq_max. For those above, its state goes
-    // through this one, which is never used otherwise.
-    llama_seq_id staged(int32_t sequence) const {
-        return sequence < static_cast<int32_t>(params_.n_seq_max) ? sequence : STAGING;
+    void require_part(int32_t sequence, int32_t p0, int32_t p1) const {
+        require_sequence(sequence);
+        if (!shares_prefixes_) {
+            if (p0 != 0 || p1 != -1) fail_state("this kind of memory has the state of whole sequences only");
+            return;
+        }
+        if (sequence == STAGING) fail_argument("this sequence is for saving and restoring others");
+        if (p0 < 0 || p1 <= p0) {
+            fail_argument("positions are " + std::to_string(p0) + " to " + std::to_string(p1) +
+                          ", expected a part of the sequence");
+        }
     }
 
+    // llama.cpp writes which cells a sequence has only for ids below n_seq_max, and reads a state as a whole. So a part
+    // of a sequence goes through this one, which is never used otherwise.
     static constexpr llama_seq_id STAGING = 0;
 
     int32_t embedding_width() const { return llama_model_n_embd_out(model_->model); }
@@ -493,16 +502,16 @@ llama_memory_t memory_of(llama_context * ctx) {
     return memory;
 }
 
-// A sequence under an id whose state llama.cpp can save, for the life of this object.
+// Part of a sequence under an id whose state llama.cpp can save, for the life of this object.
 class Staged {
   public:
-    Staged(const Context & context, llama_context * ctx, int32_t sequence)
-        : ctx_(ctx), sequence_(sequence), id_(context.staged(sequence)) {
-        if (id_ != sequence_) llama_memory_seq_cp(memory_of(ctx_), sequence_, id_, -1, -1);
+    Staged(const Context & context, llama_context * ctx, int32_t sequence, int32_t p0, int32_t p1)
+        : ctx_(ctx), is_copy_(!context.shares_whole_sequences_only()), id_(is_copy_ ? Context::STAGING : sequence) {
+        if (is_copy_) llama_memory_seq_cp(memory_of(ctx_), sequence, id_, p0, p1);
     }
 
     ~Staged() {
-        if (id_ != sequence_) llama_memory_seq_rm(llama_get_memory(ctx_), id_, -1, -1);
+        if (is_copy_) llama_memory_seq_rm(llama_get_memory(ctx_), id_, -1, -1);
     }
 
     Staged(const Staged &) = delete;
@@ -512,9 +521,21 @@ class Staged {
 
   private:
     llama_context * ctx_;
-    int32_t sequence_;
+    bool is_copy_;
     llama_seq_id id_;
 };
+
+// Reads a state into an empty sequence. Leaves it empty when the state does not fit.
+int64_t read_state(llama_context * ctx, llama_seq_id target, const uint8_t * data, int64_t length) {
+    LogCapture capture;
+    const size_t read = llama_state_seq_set_data_ext(ctx, data, static_cast<size_t>(length), target, 0);
+    if (read == 0) {
+        // A memory of several parts (window and full attention, recurrent and attention) may have read some.
+        llama_memory_seq_rm(memory_of(ctx), target, -1, -1);
+        fail_native(capture.text("the state does not fit this context"));
+    }
+    return static_cast<int64_t>(read);
+}
 
 }  // namespace
 
@@ -646,53 +667,48 @@ int32_t cria_memory_clear(int32_t context) {
     });
 }
 
-int64_t cria_state_size(int32_t context, int32_t sequence, int32_t flags) {
+int64_t cria_state_size(int32_t context, int32_t sequence, int32_t p0, int32_t p1) {
     return guarded([&]() -> int64_t {
         auto c = contexts().get(context);
-        c->require_sequence(sequence);
+        c->require_part(sequence, p0, p1);
         return c->between_steps([&](llama_context * ctx) {
-            const Staged staged(*c, ctx, sequence);
-            return static_cast<int64_t>(llama_state_seq_get_size_ext(ctx, staged.id(), flags & 1));
+            const Staged staged(*c, ctx, sequence, p0, p1);
+            return static_cast<int64_t>(llama_state_seq_get_size_ext(ctx, staged.id(), 0));
         });
     });
 }
 
-int64_t cria_state_get(int32_t context, int32_t sequence, int32_t flags, uint8_t * data, int64_t capacity) {
+int64_t cria_state_get(int32_t context, int32_t sequence, int32_t p0, int32_t p1, uint8_t * data, int64_t capacity) {
     return guarded([&]() -> int64_t {
         auto c = contexts().get(context);
-        c->require_sequence(sequence);
+        c->require_part(sequence, p0, p1);
         if (capacity < 0) fail_argument("capacity is negative");
         return c->between_steps([&](llama_context * ctx) {
-            const Staged staged(*c, ctx, sequence);
+            const Staged staged(*c, ctx, sequence, p0, p1);
             const size_t written =
-                llama_state_seq_get_data_ext(ctx, data, static_cast<size_t>(capacity), staged.id(), flags & 1);
+                llama_state_seq_get_data_ext(ctx, data, static_cast<size_t>(capacity), staged.id(), 0);
             if (written == 0) fail_native("the state of the sequence could not be read");
             return static_cast<int64_t>(written);
         });
     });
 }
 
-int64_t cria_state_set(int32_t context, int32_t sequence, int32_t flags, const uint8_t * data, int64_t length) {
+int64_t cria_state_set(int32_t context, int32_t sequence, int32_t p0, int32_t p1, const uint8_t * data,
+                       int64_t length) {
     return guarded([&]() -> int64_t {
         auto c = contexts().get(context);
-        c->require_sequence(sequence);
+        c->require_part(sequence, p0, p1);
         if (length < 0) fail_argument("length is negative");
         return c->between_steps([&](llama_context * ctx) {
-            LogCapture capture;
-            const llama_seq_id target = c->staged(sequence);
-            const size_t read =
-                llama_state_seq_set_data_ext(ctx, data, static_cast<size_t>(length), target, flags & 1);
-            if (read == 0) {
-                // A memory of several parts (window and full attention, recurrent and attention) may have read some.
-                llama_memory_seq_rm(memory_of(ctx), target, -1, -1);
-                fail_native(capture.text("the state does not fit this context"));
-            }
-            if (target != sequence) {
-                llama_memory_seq_rm(memory_of(ctx), sequence, -1, -1);
-                llama_memory_seq_cp(memory_of(ctx), target, sequence, -1, -1);
-                llama_memory_seq_rm(memory_of(ctx), target, -1, -1);
-            }
-            return static_cast<int64_t>(read);
+            if (c->shares_whole_sequences_only()) return read_state(ctx, sequence, data, length);
+            const int64_t read = read_state(ctx, Context::STAGING, data, length);
+            llama_memory_t memory = memory_of(ctx);
+            const bool has_part = llama_memory_seq_pos_min(memory, Context::STAGING) <= p0 &&
+                                  llama_memory_seq_pos_max(memory, Context::STAGING) >= p1 - 1;
+            if (has_part) llama_memory_seq_cp(memory, Context::STAGING, sequence, p0, p1);
+            llama_memory_seq_rm(memory, Context::STAGING, -1, -1);
+            if (!has_part) fail_native("the state has not all of these positions");
+            return read;
         });
     });
 }

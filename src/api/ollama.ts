@@ -209,6 +209,13 @@ export interface TagsModel {
   readonly capabilities?: readonly string[]
 }
 
+/** What an engine does: counts at this moment and since the model was loaded, the last step, each request. */
+export interface PsEngine {
+  readonly [count: string]: unknown
+  readonly step?: Readonly<Record<string, number>>
+  readonly requests: readonly Readonly<Record<string, string | number | undefined>>[]
+}
+
 /** An entry of GET /api/ps. */
 export interface PsModel {
   readonly name: string
@@ -220,7 +227,7 @@ export interface PsModel {
   readonly size_vram: number
   readonly context_length: number
   /** What the engine does. Not in Ollama. */
-  readonly engine?: Readonly<Record<string, number>>
+  readonly engine?: PsEngine
 }
 
 /** Reply of POST /api/show. */

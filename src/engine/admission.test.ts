@@ -1,34 +1,42 @@
 import { describe, expect, test } from "bun:test"
 
-import { admissionOrder, type Applicant, FairShare, outranks, victimOf } from "./admission.ts"
+import { type Applicant, FairShare, inOrder, nextOf, Pressure, victimOf } from "./admission.ts"
 
 interface Named extends Applicant {
   readonly name: string
 }
 
-function applicant(name: string, overrides: Partial<Named> = {}): Named {
+function applicant(name: string, overrides: Partial<Applicant> = {}): Named {
   return {
     name,
     priority: "normal",
     client: "c",
     submittedAt: 0,
     wasPreempted: false,
+    isElder: false,
     ...overrides,
   }
 }
 
 const names = (applicants: readonly Named[]) => applicants.map(({ name }) => name)
 
-function order(
+/** Who comes next at each of the next turns, as if each started and was gone at once. */
+function turns(
   waiting: readonly Named[],
-  { fairShare = new FairShare(), now = 10 } = {},
+  { fairShare = new FairShare(), now = 10, admitted = 0 } = {},
 ): string[] {
-  return names(admissionOrder(waiting, fairShare, now))
+  const left = [...waiting]
+  const order: string[] = []
+  for (let turn = admitted; left.length > 0; turn++) {
+    const next = nextOf(left, { fairShare, now, admitted: turn })
+    if (next === undefined) throw new Error("somebody comes next")
+    order.push(next.isElder ? `${next.applicant.name}, elder` : next.applicant.name)
+    left.splice(left.indexOf(next.applicant), 1)
+  }
+  return order
 }
 
-const of = (priority: Applicant["priority"]) => applicant(priority, { priority })
-
-describe("admissionOrder()", () => {
+describe("nextOf()", () => {
   test("admits classes in their order, and equals in the order of their arrival", () => {
     const waiting = [
       applicant("batch", { priority: "batch" }),
@@ -36,8 +44,9 @@ describe("admissionOrder()", () => {
       applicant("early", { submittedAt: 1 }),
       applicant("interactive", { priority: "interactive", submittedAt: 3 }),
     ]
-    expect(order(waiting, { now: 3 })).toEqual(["interactive", "early", "late", "batch"])
-    expect(names(waiting)).toEqual(["batch", "late", "early", "interactive"])
+    expect(turns(waiting)).toEqual(["interactive", "early", "late", "batch"])
+    expect(names(inOrder(waiting, new FairShare()))).toEqual(turns(waiting))
+    expect(nextOf([], { fairShare: new FairShare(), now: 0, admitted: 0 })).toBeUndefined()
   })
 
   test("lets those go on first that had to give way, within their class", () => {
@@ -46,7 +55,7 @@ describe("admissionOrder()", () => {
       applicant("preempted", { submittedAt: 5, wasPreempted: true }),
       applicant("batch", { priority: "batch", wasPreempted: true }),
     ]
-    expect(order(waiting)).toEqual(["preempted", "old", "batch"])
+    expect(turns(waiting)).toEqual(["preempted", "old", "batch"])
   })
 
   test("serves the client first that got least", () => {
@@ -58,18 +67,20 @@ describe("admissionOrder()", () => {
       applicant("first", { client: "much" }),
       applicant("second", { client: "little", submittedAt: 1 }),
     ]
-    expect(order(waiting, { fairShare })).toEqual(["second", "first"])
+    expect(turns(waiting, { fairShare })).toEqual(["second", "first"])
   })
 
-  test("counts half a minute of waiting like one class higher", () => {
+  test("gives every eighth place to who waited longest, after half a minute", () => {
     const waiting = [
-      applicant("new", { priority: "interactive", submittedAt: 59_999 }),
-      applicant("batch", { priority: "batch", submittedAt: 0 }),
+      applicant("batch", { priority: "batch" }),
+      ...Array.from({ length: 9 }, (_, i) =>
+        applicant(`i${i}`, { priority: "interactive", submittedAt: 29_000 + i }),
+      ),
     ]
-    expect(order(waiting, { now: 59_999 })).toEqual(["new", "batch"])
-    expect(order(waiting, { now: 60_000 })).toEqual(["batch", "new"])
-    // It does not go on rising: what waits since ever is no more than interactive.
-    expect(order(waiting, { now: 600_000 })).toEqual(["batch", "new"])
+    const first = turns(waiting, { now: 30_000 })
+    expect(first.indexOf("batch, elder")).toBe(7)
+    expect(turns(waiting, { now: 30_000, admitted: 7 })[0]).toBe("batch, elder")
+    expect(turns(waiting, { now: 29_999, admitted: 7 }).at(-1)).toBe("batch")
   })
 })
 
@@ -90,19 +101,63 @@ describe("victimOf()", () => {
     expect(victimOf([applicant("a"), applicant("b")])?.name).toBe("b")
     expect(victimOf([])).toBeUndefined()
   })
+
+  test("spares who got its place by waiting", () => {
+    const elder = applicant("elder", { priority: "batch", isElder: true })
+    expect(victimOf([elder, applicant("normal")])?.name).toBe("normal")
+  })
 })
 
-describe("outranks()", () => {
-  test("lets only a higher class push somebody out", () => {
-    expect(outranks(of("interactive"), of("normal"))).toBe(true)
-    expect(outranks(of("normal"), of("batch"))).toBe(true)
-    expect(outranks(of("normal"), of("normal"))).toBe(false)
-    expect(outranks(of("batch"), of("interactive"))).toBe(false)
+const victims = (asking: Applicant, running: readonly Named[], now = 0) =>
+  names(new Pressure(running, now).victimsFor(asking))
+
+describe("Pressure", () => {
+  test("lets only a higher class push others out, the lowest first", () => {
+    const running = [
+      applicant("normal"),
+      applicant("batch", { priority: "batch" }),
+      applicant("young batch", { priority: "batch", submittedAt: 1 }),
+      applicant("elder", { priority: "batch", isElder: true }),
+    ]
+    const urgent = applicant("", { priority: "interactive" })
+    expect(victims(urgent, running)).toEqual(["young batch", "batch", "normal"])
+    expect(victims(applicant(""), running)).toEqual(["young batch", "batch"])
+    expect(victims(applicant("", { priority: "batch" }), running)).toEqual([])
   })
 
   test("does not count waiting, so that two requests cannot push each other out in turn", () => {
     const old = applicant("old", { priority: "batch", submittedAt: -1e9 })
-    expect(outranks(old, applicant("new"))).toBe(false)
+    expect(victims(old, [applicant("new")])).toEqual([])
+  })
+
+  test("gives a client that has nothing a place of the one that has most, after a while", () => {
+    const running = [
+      applicant("a1", { client: "a" }),
+      applicant("a2", { client: "a", submittedAt: 5 }),
+      applicant("b", { client: "b", submittedAt: 9 }),
+    ]
+    const newcomer = applicant("new", { client: "new", submittedAt: 100 })
+    expect(victims(newcomer, running, 2099)).toEqual([])
+    expect(victims(newcomer, running, 2100)).toEqual(["a2"])
+    expect(victims(applicant("", { client: "b" }), running, 9999)).toEqual([])
+    expect(victims(newcomer, running.slice(1), 9999)).toEqual([])
+    expect(victims({ ...newcomer, priority: "batch" }, running, 9999)).toEqual([])
+  })
+
+  test("says for whom it is worth looking", () => {
+    const running = [
+      applicant("", { client: "a" }),
+      applicant("", { client: "a", priority: "batch" }),
+    ]
+    const pressure = new Pressure(running, 5000)
+    const can = (more: Partial<Applicant>) => pressure.canPush(applicant("", more))
+    expect([
+      can({ client: "a", submittedAt: 4000 }),
+      can({ client: "a", priority: "batch" }),
+      can({ client: "new", priority: "batch" }),
+      can({ client: "new", priority: "batch", submittedAt: 4000 }),
+    ]).toEqual([true, false, true, false])
+    expect(new Pressure([], 0).canPush(applicant("", { priority: "interactive" }))).toBe(false)
   })
 })
 

@@ -1,5 +1,8 @@
 /**
- * Who is next: the order in which waiting requests are admitted, who has to give way, and what is fair among clients.
+ * Who is next: which waiting request is admitted first, who has to give way for it, and what is fair among clients.
+ *
+ * Classes come in their order, with one exception so that none starves: every eighth place goes to the request that
+ * waited longest. Within a class those go first that had to give way, then the client that got least.
  *
  * Pure but for {@link FairShare}, which counts.
  *
@@ -16,47 +19,114 @@ export interface Applicant {
   readonly submittedAt: number
   /** It ran before and had to give way. */
   readonly wasPreempted: boolean
+  /** While it runs: it got its place by waiting, and keeps it as if it were of the highest class. */
+  readonly isElder: boolean
 }
 
 const RANK: Readonly<Record<Priority, number>> = { interactive: 0, normal: 1, batch: 2 }
 
-/** So long a request waits until it counts as one class higher. */
-const PROMOTION_MS = 30_000
+/** So long a request waits until it may get a place out of its turn. */
+const ELDER_MS = 30_000
 
-/** Waiting requests in the order in which they are admitted. */
-export function admissionOrder<T extends Applicant>(
+/** One of so many places goes to the request that waited longest. */
+const ELDER_TURNS = 8
+
+/** A client that has nothing running takes a place from one that has many, after so long. */
+const PATIENCE_MS = 2000
+
+/** Whose turn it is, by the number of requests that were admitted so far. */
+function isElderTurn(admitted: number): boolean {
+  return admitted % ELDER_TURNS === ELDER_TURNS - 1
+}
+
+/** Who of the waiting requests comes next. */
+export function nextOf<T extends Applicant>(
   waiting: readonly T[],
-  fairShare: FairShare,
-  now: number,
-): T[] {
-  const rank = (a: T) =>
-    Math.max(0, RANK[a.priority] - Math.floor((now - a.submittedAt) / PROMOTION_MS))
-  return waiting.toSorted(
-    (a, b) =>
-      rank(a) - rank(b) ||
-      Number(b.wasPreempted) - Number(a.wasPreempted) ||
-      fairShare.lead(a.client) - fairShare.lead(b.client) ||
-      a.submittedAt - b.submittedAt,
+  { fairShare, now, admitted }: { fairShare: FairShare; now: number; admitted: number },
+): { applicant: T; isElder: boolean } | undefined {
+  let best: T | undefined
+  let elder: T | undefined
+  for (const applicant of waiting) {
+    if (best === undefined || isBefore(applicant, best, fairShare)) best = applicant
+    if (elder === undefined || applicant.submittedAt < elder.submittedAt) elder = applicant
+  }
+  if (best === undefined || elder === undefined) return undefined
+  const isElder = isElderTurn(admitted) && now - elder.submittedAt >= ELDER_MS
+  return isElder ? { applicant: elder, isElder } : { applicant: best, isElder }
+}
+
+/** All waiting requests in their order, longest waits aside. */
+export function inOrder<T extends Applicant>(waiting: readonly T[], fairShare: FairShare): T[] {
+  return waiting.toSorted((a, b) =>
+    isBefore(a, b, fairShare) ? -1 : isBefore(b, a, fairShare) ? 1 : 0,
   )
+}
+
+function isBefore(a: Applicant, b: Applicant, fairShare: FairShare): boolean {
+  if (a.priority !== b.priority) return RANK[a.priority] < RANK[b.priority]
+  if (a.wasPreempted !== b.wasPreempted) return a.wasPreempted
+  const lead = a.client === b.client ? 0 : fairShare.lead(a.client) - fairShare.lead(b.client)
+  return lead === 0 ? a.submittedAt < b.submittedAt : lead < 0
 }
 
 /** Who gives way when cells run out: the youngest of the lowest class. */
 export function victimOf<T extends Applicant>(running: readonly T[]): T | undefined {
-  let victim: T | undefined
-  for (const candidate of running) {
-    if (victim === undefined || isLess(candidate, victim)) victim = candidate
+  return bySacrifice(running)[0]
+}
+
+/** What of the running requests decides who may push whom out; made once for many who wait. */
+export class Pressure<T extends Applicant> {
+  readonly #running: readonly T[]
+  readonly #now: number
+  readonly #lowestRank: number
+  readonly #counts = new Map<string, number>()
+  readonly #most: number
+
+  constructor(running: readonly T[], now: number) {
+    this.#running = running
+    this.#now = now
+    this.#lowestRank = Math.max(0, ...running.map(rankOf))
+    for (const { client } of running) this.#counts.set(client, (this.#counts.get(client) ?? 0) + 1)
+    this.#most = Math.max(0, ...this.#counts.values())
   }
-  return victim
+
+  /** Whether {@link victimsFor} might name somebody. */
+  canPush(applicant: Applicant): boolean {
+    return RANK[applicant.priority] < this.#lowestRank || this.#isOwedPlace(applicant)
+  }
+
+  /**
+   * Who may be made to give way for a request, in this order: lower classes; and when its client has nothing running,
+   * the youngest of the client that has most, so that all come to have equally many.
+   */
+  victimsFor(applicant: Applicant): T[] {
+    const rank = RANK[applicant.priority]
+    const lower = bySacrifice(this.#running.filter((one) => rankOf(one) > rank))
+    if (lower.length > 0 || !this.#isOwedPlace(applicant)) return lower
+    const equals = this.#running.filter(
+      (one) =>
+        !one.isElder &&
+        one.priority === applicant.priority &&
+        this.#counts.get(one.client) === this.#most,
+    )
+    return bySacrifice(equals).slice(0, 1)
+  }
+
+  #isOwedPlace({ client, submittedAt }: Applicant): boolean {
+    return this.#most > 1 && !this.#counts.has(client) && this.#now - submittedAt >= PATIENCE_MS
+  }
 }
 
-/** Whether a request may push another one out to start. */
-export function outranks(applicant: Applicant, running: Applicant): boolean {
-  return RANK[applicant.priority] < RANK[running.priority]
+/** The class in which a request runs. */
+function rankOf({ priority, isElder }: Applicant): number {
+  return isElder ? 0 : RANK[priority]
 }
 
-function isLess(a: Applicant, b: Applicant): boolean {
-  const rank = RANK[a.priority] - RANK[b.priority]
-  return rank > 0 || (rank === 0 && a.submittedAt >= b.submittedAt)
+/** The lowest class first, the youngest of it first; of those that arrived together the last. */
+function bySacrifice<T extends Applicant>(running: readonly T[]): T[] {
+  return running
+    .toReversed()
+    .toSorted((a, b) => rankOf(b) - rankOf(a) || b.submittedAt - a.submittedAt)
 }
 
 /**

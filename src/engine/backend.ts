@@ -47,6 +47,8 @@ export interface BackendInfo {
    * slower, and tokens of many sequences in one tile still more. So on CPUs; on GPUs it does not matter.
    */
   readonly isSlowedByCells: boolean
+  /** More cells in use than those of running requests, by so many, make steps noticeably slower. */
+  readonly cachedCellsMax: number
 }
 
 /** The arrays of a step. `batch` entries describe tokens, `row` entries which of them are sampled. */
@@ -102,10 +104,17 @@ export interface Backend extends AsyncDisposable {
   removeSequence(sequence: number, from: number, to: number): boolean
   /** Lets `target` hold the cells of `source` at positions `from` … `to` − 1 (−1: all), as `sharing` allows. */
   copySequence(source: number, target: number, from: number, to: number): void
-  /** State of a whole sequence; undefined when it cannot be read. */
-  saveSequence(sequence: number): Uint8Array | undefined
-  /** Puts a saved state into an empty sequence, in cells of its own. False, and still empty, when it does not fit. */
-  restoreSequence(sequence: number, state: Uint8Array): boolean
+  /** Bytes of the state of positions `from` … `to` − 1; where `sharing` is not `prefix`, only all can be had. */
+  stateBytes(sequence: number, from: number, to: number): number
+  /** That state; undefined when it cannot be read. */
+  saveSequence(sequence: number, from: number, to: number): Uint8Array | undefined
+  /**
+   * Puts positions `from` … `to` − 1 out of a saved state at the end of a sequence, which holds those before, in cells
+   * of its own. All of the state needs free cells meanwhile.
+   *
+   * @returns False, with the sequence as it was, when the state does not fit this backend.
+   */
+  restoreSequence(sequence: number, state: Uint8Array, part: { from: number; to: number }): boolean
   /** Last position that a sequence holds, −1 when empty. */
   lastPosition(sequence: number): number
   /** @throws {CriaError} `invalid-input` when the options or the grammar are wrong. */

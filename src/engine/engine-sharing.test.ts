@@ -1,84 +1,22 @@
 import { describe, expect, test } from "bun:test"
 
-import { Engine, type EngineOptions } from "./engine.ts"
-import { FakeBackend, type FakeOptions, fakeToken, fakeVocabulary } from "./fake-backend.ts"
+import { Engine } from "./engine.ts"
+import { FakeBackend, fakeToken, fakeVocabulary } from "./fake-backend.ts"
 import type { FakeMemory } from "./fake-cells.ts"
-import { MemoryTier, type PrefixTier } from "./prefix-tier.ts"
+import type { PrefixTier, TierEntry } from "./prefix-tier.ts"
 import { SAMPLING_DEFAULTS } from "./sampling.ts"
-import type { EngineEvent, GenerateRequest, Usage } from "./sequence.ts"
-
-const VOCABULARY = 4096
-const SEED = 7
-
-/** Tokens that follow each other from `from` on: others with another `from` have nothing in common with them. */
-const run = (from: number, count: number) => Array.from({ length: count }, (_, i) => from + i)
-
-const PREFIX = run(1000, 100)
-
-/** A fake machine, an engine on it, and what happened at each step. */
-class Machine implements AsyncDisposable {
-  readonly backend: FakeBackend
-  readonly engine: Engine
-  readonly steps: { tokens: number; rows: number }[] = []
-  #waits: { steps: number; resolve: () => void }[] = []
-
-  constructor(options: FakeOptions & Partial<EngineOptions> = {}) {
-    this.backend = new FakeBackend({
-      cells: 1024,
-      batchTokens: 64,
-      vocabularyTokens: VOCABULARY,
-      ...options,
-      onStep: (step) => {
-        this.steps.push(step)
-        for (const { steps, resolve } of this.#waits) if (this.steps.length >= steps) resolve()
-      },
-    })
-    let clock = 0
-    this.engine = new Engine(this.backend, fakeVocabulary(VOCABULARY), {
-      now: () => clock++,
-      ...options,
-    })
-  }
-
-  /** Resolves when so many steps have begun. */
-  begun(steps: number): Promise<void> {
-    return new Promise((resolve) => {
-      this.#waits.push({ steps, resolve })
-    })
-  }
-
-  async ask(prompt: readonly number[], more: Partial<GenerateRequest> = {}): Promise<Answer> {
-    const request = { prompt, sampling: { ...SAMPLING_DEFAULTS, seed: SEED }, maxTokens: 4 }
-    return collect(this.engine.submit({ ...request, ...more }))
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.engine[Symbol.asyncDispose]()
-  }
-}
-
-interface Answer {
-  readonly tokens: number[]
-  readonly usage: Usage
-}
-
-async function collect(events: AsyncIterable<EngineEvent>): Promise<Answer> {
-  for await (const event of events)
-    if (event.kind === "done") return { tokens: [...event.completion], usage: event.usage }
-  throw new Error("no done event")
-}
-
-/** What the fake answers to a prompt when it is alone. */
-function expected(prompt: readonly number[], maxTokens = 4): number[] {
-  const visible = [...prompt]
-  while (visible.length < prompt.length + maxTokens)
-    visible.push(fakeToken(visible, SEED, VOCABULARY))
-  return visible.slice(prompt.length)
-}
-
-/** Tokens that a request computes: its prompt but for what it shares, and all of its answer but for the last. */
-const computed = ({ tokens, usage }: Answer) =>
-  usage.promptTokens - usage.cachedTokens + tokens.length - 1
+import {
+  type Answer,
+  collect,
+  computed,
+  expected,
+  KeptTier,
+  Machine,
+  PREFIX,
+  run,
+  SEED,
+  VOCABULARY,
+} from "./test-machine.ts"
 
 const sum = (numbers: readonly number[]) => numbers.reduce((total, number) => total + number, 0)
 
@@ -214,7 +152,7 @@ describe.each([["dense"], ["window"], ["recurrent"]] satisfies [FakeMemory][])(
     })
 
     test("keeps prefixes in a tier beyond its own life", async () => {
-      const tier = new MemoryTier(1e6)
+      const tier = new KeptTier(1e6)
       let first: Answer
       {
         await using machine = new Machine({ memory, tier })
@@ -238,7 +176,7 @@ describe("Engine, at the limits", () => {
   ] satisfies [FakeMemory, number][])(
     "computes the last token of a prompt all of which a tier has: %s",
     async (memory, cachedTokens) => {
-      const tier = new MemoryTier(1e6)
+      const tier = new KeptTier(1e6)
       {
         await using machine = new Machine({ memory, tier })
         await machine.ask(PREFIX, { maxTokens: 1 })
@@ -297,13 +235,17 @@ describe("Engine, whole states", () => {
 
 describe("Engine, counting", () => {
   test("counts what is shared once, though the tier could not give what it promised", async () => {
+    const forgotten: string[] = []
+    const entry = (tokens: Int32Array): TierEntry => ({
+      tokens,
+      from: 0,
+      read: () => new Uint8Array(8),
+      forget: () => void forgotten.push(tokens.join()),
+    })
     const tier: PrefixTier = {
-      find: (_, { tokens }) => ({
-        tokens: Int32Array.from({ length: 150 }, (__, i) => tokens[i] ?? 0),
-        agreeing: 150,
-        read: () => new Uint8Array(8),
-      }),
-      has: () => true,
+      persists: false,
+      entries: () => [entry(Int32Array.from([...run(0, 50), ...run(500, 100)]))],
+      accepts: () => false,
       put: () => {},
     }
     class Damaged extends FakeBackend {
@@ -319,6 +261,8 @@ describe("Engine, counting", () => {
     const first = await ask([...run(0, 50), ...run(500, 150)])
     const second = await ask([...run(0, 50), ...run(900, 150)])
     expect([first.usage.cachedTokens, second.usage.cachedTokens]).toEqual([0, 50])
+    // What was of no use to the first is not read again: a real tier has it no more.
+    expect(forgotten).toHaveLength(1)
     expect(backend.computedTokens).toBe(computed(first) + computed(second))
   })
 
@@ -329,107 +273,6 @@ describe("Engine, counting", () => {
     )
     expect(machine.engine.status.counters.preemptions).toBeGreaterThan(0)
     expect(answers.map(({ usage }) => usage.cachedTokens)).toEqual([0, 0, 0, 0])
-  })
-})
-
-/** Names in the order in which they are done. */
-async function order(
-  machine: Machine,
-  requests: Readonly<Record<string, Partial<GenerateRequest>>>,
-): Promise<string[]> {
-  const done: string[] = []
-  await Promise.all(
-    Object.entries(requests).map(async ([name, more], i) => {
-      await machine.ask(run(200 * i, 40), more)
-      done.push(name)
-    }),
-  )
-  return done
-}
-
-describe("Engine, who runs", () => {
-  test("serves classes in their order when not all fit", async () => {
-    await using machine = new Machine({ parallelMax: 1 })
-    const done = await order(machine, {
-      batch: { priority: "batch" },
-      normal: {},
-      interactive: { priority: "interactive" },
-    })
-    expect(done).toEqual(["interactive", "normal", "batch"])
-  })
-
-  test("lets a lower class give way at once, and go on later as if nothing had been", async () => {
-    await using machine = new Machine({ parallelMax: 1 })
-    const done: string[] = []
-    const batch = machine.ask(run(0, 40), { priority: "batch", maxTokens: 50 })
-    void batch.then(() => done.push("batch"))
-    await machine.begun(5)
-    const urgent = await machine.ask(run(500, 40), { priority: "interactive" })
-    done.push("urgent")
-    expect(urgent.tokens).toEqual(expected(run(500, 40)))
-    const { tokens, usage } = await batch
-    expect(tokens).toEqual(expected(run(0, 40), 50))
-    expect(usage.preemptions).toBe(1)
-    expect(done).toEqual(["urgent", "batch"])
-  })
-
-  test("lets nobody give way for an equal", async () => {
-    await using machine = new Machine({ parallelMax: 1 })
-    const first = machine.ask(run(0, 40), { maxTokens: 50 })
-    await machine.begun(5)
-    const second = machine.ask(run(500, 40))
-    expect((await first).usage.preemptions).toBe(0)
-    expect((await second).usage.preemptions).toBe(0)
-  })
-
-  test("takes the youngest away when cells run out", async () => {
-    await using machine = new Machine({ cells: 200 })
-    const old = machine.ask(run(0, 60), { maxTokens: 80 })
-    await machine.begun(2)
-    const young = machine.ask(run(500, 60), { maxTokens: 80 })
-    expect((await old).usage.preemptions).toBe(0)
-    expect((await young).usage.preemptions).toBeGreaterThan(0)
-    expect((await young).tokens).toEqual(expected(run(500, 60), 80))
-  })
-
-  test("shares steps among clients, however many requests one of them has", async () => {
-    await using machine = new Machine({ parallelMax: 1 })
-    const requests: Record<string, Partial<GenerateRequest>> = {}
-    for (let i = 0; i < 4; i++) requests[`greedy ${i}`] = { client: "greedy" }
-    requests["modest"] = { client: "modest" }
-    expect((await order(machine, requests)).indexOf("modest")).toBeLessThanOrEqual(1)
-  })
-
-  test("refuses with busy when too many wait, and takes more when they are done", async () => {
-    await using machine = new Machine({ parallelMax: 1, queueMax: 2 })
-    const running = machine.ask(run(0, 40), { maxTokens: 20 })
-    await machine.begun(2)
-    const waiting = [machine.ask(run(200, 40)), machine.ask(run(400, 40))]
-    const refused = await machine.ask(run(600, 40)).catch((error: unknown) => error)
-    expect(refused).toMatchObject({
-      code: "busy",
-      message: "Cannot queue the request: 2 others wait already",
-    })
-    expect(machine.backend.liveSamplers).toBe(3)
-    await Promise.all([running, ...waiting])
-    expect((await machine.ask(run(600, 40))).tokens).toEqual(expected(run(600, 40)))
-  })
-
-  test("frees a request that is aborted while its prompt is read, and shares what it computed", async () => {
-    await using machine = new Machine({ batchTokens: 32 })
-    const controller = new AbortController()
-    const sampling = { ...SAMPLING_DEFAULTS, seed: SEED }
-    const events = machine.engine.submit(
-      { prompt: PREFIX, sampling, maxTokens: 4 },
-      controller.signal,
-    )
-    await machine.begun(3)
-    controller.abort(new Error("gone"))
-    expect(await collect(events).catch((error: unknown) => error)).toEqual(new Error("gone"))
-    const answer = await machine.ask(PREFIX)
-    expect(answer.tokens).toEqual(expected(PREFIX))
-    // Two steps were over; the third was cut short.
-    expect(answer.usage.cachedTokens).toBe(64)
   })
 })
 
@@ -458,7 +301,7 @@ describe("Engine, a burst of prompts that do not fit together", () => {
 })
 
 describe("Engine, a long prompt beside answers", () => {
-  test("never makes a step more than three times as long, and comes to its end", async () => {
+  test("makes answers come at most three and a half times as late, and comes to its end", async () => {
     await using machine = new Machine({ cells: 8192, batchTokens: 512, decodeMicros })
     const answers = run(0, 4).map((i) => machine.ask(run(10 * i, 5), { maxTokens: 400 }))
     await machine.begun(50)
@@ -466,11 +309,11 @@ describe("Engine, a long prompt beside answers", () => {
     const long = await machine.ask(run(0, 2000).toReversed(), { maxTokens: 1 })
     const during = machine.steps.slice(before)
     const promptSteps = during.filter(({ tokens }) => tokens > 8)
-    // 4 ms without: 8 ms more are 80 tokens.
-    expect(Math.max(...during.map((step) => decodeMicros(step)))).toBeLessThanOrEqual(3 * 4000)
-    expect(promptSteps.length).toBeGreaterThanOrEqual(2000 / 80)
-    // In whole multiples of 16.
-    expect(promptSteps.length).toBeLessThan(2000 / 64 + 10)
+    // 4 ms without: 10 ms more are 100 tokens.
+    expect(Math.max(...during.map((step) => decodeMicros(step)))).toBeLessThanOrEqual(3.5 * 4000)
+    expect(promptSteps.length).toBeGreaterThanOrEqual(2000 / 100)
+    // In whole multiples of 8, and carefully as long as nothing is known.
+    expect(promptSteps.length).toBeLessThan(2000 / 88 + 10)
     expect(long.usage.completionTokens).toBe(1)
     for (const { rows } of promptSteps) expect(rows).toBeGreaterThanOrEqual(4)
     for (const [i, answer] of (await Promise.all(answers)).entries())

@@ -12,12 +12,12 @@ import { assert, CriaError, toCriaError } from "../util/errors.ts"
 import { type Backend, ROW_STATUS, STEP_CODE, type StepOutcome } from "./backend.ts"
 import { type Batch, fillBatch } from "./batch.ts"
 import { checkRequest } from "./check-request.ts"
+import { type EngineStatus, newCounters, statusOf, type StepStatus } from "./engine-status.ts"
 import type { TokenLogprob } from "./output.ts"
-import { CHUNK_TOKENS_CPU, CHUNK_TOKENS_MIN, Pace } from "./pace.ts"
-import type { MemoryCounters } from "./prefix-memory.ts"
+import { isBurst, Pace, TILE_TOKENS_CPU } from "./pace.ts"
 import type { PrefixTier } from "./prefix-tier.ts"
 import { Roster } from "./roster.ts"
-import type { PlanEntry } from "./scheduler.ts"
+import type { Mix, PlanEntry, StepLimits } from "./scheduler.ts"
 import { type EngineEvent, type GenerateRequest, Sequence } from "./sequence.ts"
 import type { Vocabulary } from "./vocabulary.ts"
 
@@ -37,38 +37,14 @@ export interface EngineOptions {
   readonly now: () => number
 }
 
-/** Counts since the engine began. Times in milliseconds. */
-export interface EngineCounters extends MemoryCounters {
-  steps: number
-  /** Tokens of prompts that were computed. */
-  promptTokens: number
-  completionTokens: number
-  preemptions: number
-  decodeMs: number
-  sampleMs: number
-  /** Between the end of a step and the start of the next, while there was work. */
-  betweenMs: number
-}
-
-/** Counts at one moment, for `ps`, tests and metrics. */
-export interface EngineStatus {
-  readonly running: number
-  readonly waiting: number
-  readonly freeCells: number
-  /** Cells of running requests; what they share is counted once. */
-  readonly activeCells: number
-  /** Cells that are kept for later requests, and given up when they are needed. */
-  readonly cachedCells: number
-  readonly totalCells: number
-  readonly counters: EngineCounters
-}
-
 /** Enough for bursts; beyond it an honest "busy" is better than an answer that comes too late. */
 const QUEUE_MAX = 512
 
 /** The scheduler's loop over one backend, which it owns and disposes. */
 export class Engine implements AsyncDisposable {
   readonly contextTokens: number
+  /** Resolves with the reason when the backend broke: from then on all requests fail. */
+  readonly broken: Promise<CriaError>
   readonly #backend: Backend
   readonly #vocabulary: Vocabulary
   readonly #options: EngineOptions
@@ -76,43 +52,51 @@ export class Engine implements AsyncDisposable {
   readonly #roster: Roster
   readonly #pace: Pace
   readonly #loop: Promise<void>
-  readonly #counts = {
-    steps: 0,
-    promptTokens: 0,
-    completionTokens: 0,
-    decodeMs: 0,
-    sampleMs: 0,
-    betweenMs: 0,
-  }
+  readonly #counts = newCounters()
+  readonly #breakage = Promise.withResolvers<CriaError>()
+  #step: StepStatus | undefined
+  #stepped = Promise.withResolvers<void>()
   #turn: "answers" | "prompts" = "answers"
   #inFlight: readonly PlanEntry<Sequence>[] = []
+  /** Requests of a step that could not be computed: alone each, the one shows whose fault it is. */
+  #suspects: readonly Sequence[] = []
   #wake: () => void = () => {}
   #closed: CriaError | undefined
   #isBroken = false
   /** When the last step ended; undefined when there was nothing to do since. */
   #stepEndedAt: number | undefined
+  /** From there to the start of the step in flight. */
+  #betweenMs = 0
 
   constructor(backend: Backend, vocabulary: Vocabulary, options: EngineOptions) {
     this.#backend = backend
     this.#vocabulary = vocabulary
     this.#options = options
     this.#now = options.now
-    this.#roster = new Roster(backend, options)
-    this.#pace = new Pace(backend.info.isSlowedByCells ? CHUNK_TOKENS_CPU : CHUNK_TOKENS_MIN)
+    this.broken = this.#breakage.promise
+    this.#roster = new Roster(backend, { ...options, onReady: () => this.#wake() })
+    this.#pace = new Pace(backend.info.isSlowedByCells ? TILE_TOKENS_CPU : 1)
     this.contextTokens = Math.min(options.contextTokens ?? Infinity, backend.info.cells)
     this.#loop = this.#run()
   }
 
   get status(): EngineStatus {
-    const { memory, running, waiting, preemptions } = this.#roster
-    return {
-      running: running.length,
-      waiting: waiting.length,
-      freeCells: memory.freeCells,
-      activeCells: memory.activeCells,
-      cachedCells: memory.cachedCells,
-      totalCells: memory.totalCells,
-      counters: { ...this.#counts, ...memory.counters, preemptions },
+    return statusOf(this.#roster, { counters: this.#counts, step: this.#step, now: this.#now() })
+  }
+
+  /**
+   * The status after each step, or after several when it is asked for less often. Ends when the engine is disposed.
+   */
+  async *statuses(signal?: AbortSignal): AsyncGenerator<EngineStatus> {
+    const gone = new Promise<void>((resolve) => {
+      signal?.addEventListener("abort", () => resolve(), { once: true })
+    })
+    for (;;) {
+      if (signal?.aborted === true) return
+      yield this.status
+      if (this.#closed !== undefined) return
+      // oxlint-disable-next-line no-await-in-loop
+      await Promise.race([this.#stepped.promise, gone])
     }
   }
 
@@ -128,7 +112,7 @@ export class Engine implements AsyncDisposable {
     signal?.throwIfAborted()
     const contextTokens = Math.min(request.contextTokens ?? Infinity, this.contextTokens)
     checkRequest(request, this.#backend.info, contextTokens)
-    this.#checkQueue()
+    this.checkQueue()
     const now = this.#now()
     const sequence: Sequence = new Sequence(request, {
       vocabulary: this.#vocabulary,
@@ -136,7 +120,9 @@ export class Engine implements AsyncDisposable {
       now,
       onReturn: () => this.#abort(sequence),
     })
+    this.#counts.accepted++
     if (request.maxTokens === 0) {
+      this.#counts.finished++
       sequence.finish({ kind: "length" }, now)
       return sequence.events
     }
@@ -150,6 +136,17 @@ export class Engine implements AsyncDisposable {
     this.#roster.add(sequence)
     this.#wake()
     return sequence.events
+  }
+
+  /** @throws {CriaError} `busy` when too many wait for another one. */
+  checkQueue(): void {
+    const most = this.#options.queueMax ?? QUEUE_MAX
+    const { length } = this.#roster.waiting
+    if (length < most + this.#roster.freePlaces) return
+    this.#counts.refused++
+    throw new CriaError("busy", `Cannot queue the request: ${length} others wait already`, {
+      hint: "Try again later, or raise the limit of waiting requests",
+    })
   }
 
   /** Fails all requests and frees the backend. */
@@ -168,13 +165,12 @@ export class Engine implements AsyncDisposable {
    */
   async #run(): Promise<void> {
     while (this.#closed === undefined) {
-      const plan = this.#plan()
-      if (plan.length === 0) {
-        this.#stepEndedAt = undefined
-        await this.#sleep()
-        continue
-      }
       try {
+        const plan = this.#plan()
+        if (plan.length === 0) {
+          await this.#rest()
+          continue
+        }
         const batch = this.#start(plan)
         const outcome = await this.#backend.wait()
         this.#stepEndedAt = this.#now()
@@ -183,28 +179,58 @@ export class Engine implements AsyncDisposable {
       } catch (error) {
         this.#isBroken = true
         this.#closed = toCriaError(error)
+        this.#breakage.resolve(this.#closed)
       }
+      this.#stepped.resolve()
+      this.#stepped = Promise.withResolvers()
     }
     for (const sequence of [...this.#roster.running, ...this.#roster.waiting])
       this.#fail(sequence, this.#closed, "keep")
+    this.#stepped.resolve()
   }
 
   #plan(): PlanEntry<Sequence>[] {
-    for (const sequence of [...this.#roster.running, ...this.#roster.waiting])
-      if (sequence.isAborted) this.#release(sequence, "keep")
-    const stepTokens = this.#backend.info.batchTokens
-    const limits = (answers: number, prompts: number) => ({
-      stepTokens,
-      mixedPromptTokens:
-        this.#options.mixedPromptTokens ?? this.#pace.promptTokens(answers, prompts),
-      turn: this.#backend.info.isSlowedByCells ? this.#turn : undefined,
-    })
+    for (const sequence of [...this.#roster.running, ...this.#roster.waiting]) {
+      if (!sequence.isAborted) continue
+      this.#counts.aborted++
+      this.#release(sequence, "keep")
+    }
+    const running = new Set(this.#roster.running)
+    this.#suspects = this.#suspects.filter((sequence) => running.has(sequence))
     for (;;) {
-      const plan = this.#roster.plan(limits, this.#now())
+      const plan = this.#roster.plan({
+        limits: (sequences) => this.#limits(sequences),
+        now: this.#now(),
+        only: this.#suspects[0],
+      })
       const [alone] = this.#roster.running
       if (plan.length > 0 || alone === undefined) return plan
       this.#fail(alone, fullError(), "discard")
     }
+  }
+
+  #limits(running: readonly Sequence[]): StepLimits<Sequence> {
+    const { batchTokens: stepTokens } = this.#backend.info
+    return {
+      stepTokens,
+      mix: (prompts) => {
+        const answers = running.filter(({ isDecoding }) => isDecoding)
+        return isBurst(answers, prompts, stepTokens)
+          ? this.#mixOf(answers.length, stepTokens, "prompts")
+          : this.#mixOf(answers.length, this.#promptTokens(answers.length, prompts), this.#turn)
+      },
+    }
+  }
+
+  #promptTokens(answers: number, [first]: readonly Sequence[]): number {
+    const learnt = this.#pace.promptTokens(answers, first?.computedTokens ?? 0)
+    return this.#options.mixedPromptTokens ?? learnt
+  }
+
+  /** Tokens of several sequences in one tile of attention make it dense: where there are tiles, they take turns. */
+  #mixOf(answers: number, promptTokens: number, turn: "answers" | "prompts"): Mix {
+    const hasTurns = this.#backend.info.isSlowedByCells && answers + promptTokens >= TILE_TOKENS_CPU
+    return { kind: hasTurns ? turn : "both", promptTokens }
   }
 
   #start(plan: readonly PlanEntry<Sequence>[]): Batch {
@@ -213,24 +239,18 @@ export class Engine implements AsyncDisposable {
     const batch = fillBatch(this.#backend.arrays, plan)
     this.#inFlight = plan
     this.#backend.submit(batch.tokens, batch.rows.length)
-    this.#counts.steps++
-    if (this.#stepEndedAt !== undefined) this.#counts.betweenMs += this.#now() - this.#stepEndedAt
+    this.#betweenMs = this.#stepEndedAt === undefined ? 0 : this.#now() - this.#stepEndedAt
+    this.#counts.betweenMs += this.#betweenMs
     return batch
   }
 
-  #sleep(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#wake = resolve
-    })
-  }
-
-  #checkQueue(): void {
-    const most = this.#options.queueMax ?? QUEUE_MAX
-    const { length } = this.#roster.waiting
-    if (length < most + this.#roster.freePlaces) return
-    throw new CriaError("busy", `Cannot queue the request: ${length} others wait already`, {
-      hint: "Try again later, or raise the limit of waiting requests",
-    })
+  /** There is nothing to compute: time to copy what is cached to where it outlives us, until somebody comes. */
+  #rest(): Promise<void> {
+    this.#stepEndedAt = undefined
+    const woken = Promise.withResolvers<void>()
+    this.#wake = woken.resolve
+    if (this.#roster.memory.saveNext()) setTimeout(woken.resolve, 0)
+    return woken.promise
   }
 
   #abort(sequence: Sequence): void {
@@ -243,9 +263,10 @@ export class Engine implements AsyncDisposable {
   #settle(plan: readonly PlanEntry<Sequence>[], batch: Batch, outcome: StepOutcome): void {
     switch (outcome.code) {
       case STEP_CODE.ok:
-        this.#measure(plan, outcome)
+        this.#measure(plan, batch, outcome)
         this.#roster.advance(plan)
         for (const [row, sequence] of batch.rows.entries()) this.#accept(sequence, row)
+        this.#suspects = this.#suspects.slice(1)
         return
       case STEP_CODE.aborted:
         this.#roster.repair(plan)
@@ -257,23 +278,48 @@ export class Engine implements AsyncDisposable {
         return
       }
       default:
-        for (const { sequence } of plan) {
-          const message = `Cannot compute a step: llama.cpp returned ${outcome.code}`
-          this.#fail(sequence, new CriaError("internal", message), "discard")
-        }
+        this.#isolate(plan, outcome.code)
     }
   }
 
-  #measure(plan: readonly PlanEntry<Sequence>[], outcome: StepOutcome): void {
-    const rows = plan.filter(({ sequence }) => sequence.isDecoding).length
-    const tokens = plan.reduce((sum, { count }) => sum + count, 0)
+  /** A step could not be computed: its requests go on one by one, and the one that cannot go on alone fails. */
+  #isolate(plan: readonly PlanEntry<Sequence>[], code: number): void {
+    this.#roster.repair(plan)
+    const [first, second] = plan
+    if (first !== undefined && second === undefined) {
+      const message = `Cannot compute a step: llama.cpp returned ${code}`
+      this.#fail(first.sequence, new CriaError("internal", message), "discard")
+    } else this.#suspects = plan.map(({ sequence }) => sequence)
+  }
+
+  #measure(plan: readonly PlanEntry<Sequence>[], batch: Batch, outcome: StepOutcome): void {
+    let rows = 0
+    let promptTokens = 0
+    let depths = 0
+    for (const { sequence, count } of plan) {
+      if (sequence.isDecoding) rows++
+      else {
+        promptTokens += count
+        depths += count * (sequence.computedTokens + count / 2)
+      }
+    }
     const decodeMs = outcome.decodeMicros / 1000
     const sampleMs = outcome.sampleMicros / 1000
-    this.#pace.observe({ rows, promptTokens: tokens - rows, ms: decodeMs + sampleMs })
-    this.#turn = tokens > rows ? "answers" : "prompts"
-    this.#counts.promptTokens += tokens - rows
+    const depth = promptTokens === 0 ? 0 : depths / promptTokens
+    this.#pace.observe({ rows, promptTokens, depth, ms: decodeMs + sampleMs })
+    this.#turn = promptTokens > 0 ? "answers" : "prompts"
+    this.#counts.steps++
+    this.#counts.promptTokens += promptTokens
     this.#counts.decodeMs += decodeMs
     this.#counts.sampleMs += sampleMs
+    this.#step = {
+      tokens: batch.tokens,
+      promptTokens,
+      rows: batch.rows.length,
+      decodeMs,
+      sampleMs,
+      betweenMs: this.#betweenMs,
+    }
   }
 
   #accept(sequence: Sequence, row: number): void {
@@ -287,6 +333,10 @@ export class Engine implements AsyncDisposable {
     }
     const now = this.#now()
     this.#counts.completionTokens++
+    if (sequence.completionTokens === 0) {
+      this.#counts.cachedTokens += sequence.cachedTokens
+      this.#counts.queueMs += sequence.queueMs ?? 0
+    }
     const { finish, constrain } = sequence.accept(token, {
       endsGeneration: this.#vocabulary.endsGeneration(token),
       now,
@@ -294,13 +344,14 @@ export class Engine implements AsyncDisposable {
     })
     if (finish !== undefined) {
       sequence.finish(finish, now)
+      this.#counts.finished++
       this.#release(sequence, "keep")
       return
     }
     if (constrain !== undefined) this.#constrain(sequence, constrain)
     if (!sequence.wantsShift || sequence.branch === undefined) return
     sequence.shift()
-    this.#roster.requeue(sequence)
+    this.#roster.restart(sequence)
   }
 
   #constrain(sequence: Sequence, text: string): void {
@@ -330,6 +381,7 @@ export class Engine implements AsyncDisposable {
   }
 
   #fail(sequence: Sequence, error: CriaError, cells: "keep" | "discard"): void {
+    this.#counts.failed++
     sequence.events.fail(error)
     this.#release(sequence, cells)
   }

@@ -31,6 +31,7 @@ export interface FakeOptions {
   readonly vocabularyTokens?: number
   readonly memory?: FakeMemory
   readonly isSlowedByCells?: boolean
+  readonly cachedCellsMax?: number
   /** Called after each step is checked and before its results are given. */
   readonly onStep?: (step: { readonly tokens: number; readonly rows: number }) => void
   /** Overrides the code of a step, to play a failure. */
@@ -98,6 +99,7 @@ export class FakeBackend implements Backend {
       removal: memory === "dense" ? "partial" : "full",
       sharing: memory === "dense" ? "prefix" : "whole",
       isSlowedByCells: options.isSlowedByCells ?? false,
+      cachedCellsMax: options.cachedCellsMax ?? Infinity,
     }
     this.arrays = fakeArrays(this.info)
   }
@@ -154,16 +156,29 @@ export class FakeBackend implements Backend {
     this.#memory.copy(source, target, from, to)
   }
 
-  saveSequence(sequence: number): Uint8Array {
-    assert(this.#pending === undefined, "memory is touched while a step runs")
-    return new Uint8Array(Int32Array.from(this.#memory.visible(sequence)).buffer)
+  stateBytes(_sequence: number, from: number, to: number): number {
+    return (to - from) * 4
   }
 
-  restoreSequence(sequence: number, state: Uint8Array): boolean {
+  saveSequence(sequence: number, from = 0, to?: number): Uint8Array {
     assert(this.#pending === undefined, "memory is touched while a step runs")
-    const tokens = new Int32Array(state.slice().buffer)
+    const visible = this.#memory.visible(sequence)
+    const isAll = from === 0 && (to ?? visible.length) === visible.length
+    assert(this.info.sharing === "prefix" || isAll, "a part of a state that has none is saved")
+    return new Uint8Array(Int32Array.from([from, ...visible.slice(from, to)]).buffer)
+  }
+
+  restoreSequence(
+    sequence: number,
+    state: Uint8Array,
+    { from, to }: { from: number; to: number },
+  ): boolean {
+    assert(this.#pending === undefined, "memory is touched while a step runs")
+    const [begin = 0, ...tokens] = new Int32Array(state.slice().buffer)
+    assert(begin <= from && to <= begin + tokens.length, "the state has what is restored")
     if (this.usedCells + tokens.length > this.info.cells) return false
-    for (const [position, token] of tokens.entries()) this.#memory.add(sequence, position, token)
+    for (let position = from; position < to; position++)
+      this.#memory.add(sequence, position, tokens[position - begin] ?? -1)
     return true
   }
 

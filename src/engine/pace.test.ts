@@ -1,96 +1,151 @@
 import { describe, expect, test } from "bun:test"
 
-import { Pace } from "./pace.ts"
+import { isBurst, Pace } from "./pace.ts"
 
-/** The chunk beside `rows` answers, from a measured step of `from` answers. */
-const near = (rows: number, from: number, ms: number) => Math.floor(2 * ms * (rows / from) ** 0.65)
+/** A step at the beginning of a prompt. */
+const step = (rows: number, promptTokens: number, ms: number, depth = 0) => ({
+  rows,
+  promptTokens,
+  ms,
+  depth,
+})
+
+/** What a chunk may take beside `rows` answers, from a measured step of `from` answers. */
+const budget = (rows: number, from: number, ms: number) => 2.5 * ms * (rows / from) ** 0.65
+
+const eights = (tokens: number) => Math.floor(tokens / 8) * 8
 
 describe("Pace", () => {
   test("is careful as long as nothing was measured", () => {
     const pace = new Pace(1)
-    expect(pace.promptTokens(4, 1)).toBe(64)
-    pace.observe({ rows: 4, promptTokens: 0, ms: 10 })
-    expect(pace.promptTokens(4, 1)).toBe(64)
+    expect(pace.promptTokens(4, 0)).toBe(64)
+    pace.observe(step(4, 0, 10))
+    expect(pace.promptTokens(4, 0)).toBe(64)
   })
 
-  test("gives a chunk with which a step takes three times as long as without", () => {
+  test("gives a chunk with which answers come three and a half times as late", () => {
     const pace = new Pace(1)
-    pace.observe({ rows: 8, promptTokens: 0, ms: 40 })
-    pace.observe({ rows: 8, promptTokens: 100, ms: 40 + 100 * 0.5 })
-    expect(pace.promptTokens(8, 1)).toBe(160)
+    pace.observe(step(8, 0, 40))
+    pace.observe(step(8, 100, 40 + 100 * 0.5))
+    expect(pace.promptTokens(8, 0)).toBe(200)
   })
 
   test("learns the time of a prompt token from steps without answers too", () => {
     const pace = new Pace(1)
-    pace.observe({ rows: 1, promptTokens: 0, ms: 10 })
-    pace.observe({ rows: 0, promptTokens: 512, ms: 512 })
-    expect(pace.promptTokens(1, 1)).toBe(20)
+    pace.observe(step(1, 0, 10))
+    pace.observe(step(0, 512, 512))
+    expect(pace.promptTokens(1, 0)).toBe(24)
   })
 
   test("learns nothing from a mixed step before it knows the answers' part", () => {
     const pace = new Pace(1)
-    pace.observe({ rows: 2, promptTokens: 10, ms: 1000 })
-    pace.observe({ rows: 2, promptTokens: 0, ms: 10 })
-    expect(pace.promptTokens(2, 1)).toBe(64)
+    pace.observe(step(2, 10, 1000))
+    pace.observe(step(2, 0, 10))
+    expect(pace.promptTokens(2, 0)).toBe(64)
   })
 
   test("follows new measurements without jumping to any of them", () => {
     const pace = new Pace(1)
-    pace.observe({ rows: 1, promptTokens: 0, ms: 100 })
-    pace.observe({ rows: 0, promptTokens: 1, ms: 1 })
-    expect(pace.promptTokens(1, 1)).toBe(200)
-    pace.observe({ rows: 1, promptTokens: 0, ms: 200 })
-    expect(pace.promptTokens(1, 1)).toBe(240)
-    for (let i = 0; i < 50; i++) pace.observe({ rows: 1, promptTokens: 0, ms: 200 })
-    expect(pace.promptTokens(1, 1)).toBe(399)
+    pace.observe(step(1, 0, 100))
+    pace.observe(step(0, 1, 1))
+    expect(pace.promptTokens(1, 0)).toBe(eights(250))
+    pace.observe(step(1, 0, 200))
+    expect(pace.promptTokens(1, 0)).toBe(eights(300))
+    for (let i = 0; i < 50; i++) pace.observe(step(1, 0, 200))
+    expect(pace.promptTokens(1, 0)).toBe(eights(499))
+  })
+
+  test("does not believe a step that was interrupted", () => {
+    const pace = new Pace(1)
+    pace.observe(step(1, 0, 100))
+    pace.observe(step(0, 1, 1))
+    pace.observe(step(1, 0, 100_000))
+    expect(pace.promptTokens(1, 0)).toBe(eights(2.5 * 140))
+    pace.observe(step(0, 1, 1000))
+    expect(pace.promptTokens(1, 0)).toBe(eights((2.5 * 140) / 1.8))
   })
 
   test("estimates a number of answers that was not measured from its neighbours", () => {
     const pace = new Pace(1)
-    pace.observe({ rows: 0, promptTokens: 1, ms: 1 })
-    pace.observe({ rows: 4, promptTokens: 0, ms: 40 })
-    expect([6, 4, 2].map((rows) => pace.promptTokens(rows, 1))).toEqual([
-      near(6, 4, 40),
-      80,
-      near(2, 4, 40),
-    ])
-    pace.observe({ rows: 7, promptTokens: 0, ms: 70 })
-    expect(pace.promptTokens(6, 1)).toBe(near(6, 7, 70))
-    expect(pace.promptTokens(64, 1)).toBe(near(64, 7, 70))
+    pace.observe(step(0, 1, 1))
+    pace.observe(step(4, 0, 40))
+    expect([6, 4, 2].map((rows) => pace.promptTokens(rows, 0))).toEqual(
+      [6, 4, 2].map((rows) => eights(budget(rows, 4, 40))),
+    )
+    pace.observe(step(7, 0, 70))
+    expect(pace.promptTokens(6, 0)).toBe(eights(budget(6, 7, 70)))
+    expect(pace.promptTokens(64, 0)).toBe(eights(budget(64, 7, 70)))
   })
 
   test("never lets a prompt crawl, nor counts to infinity", () => {
-    const pace = new Pace(16)
-    pace.observe({ rows: 1, promptTokens: 0, ms: 1 })
-    pace.observe({ rows: 0, promptTokens: 1, ms: 1000 })
-    expect(pace.promptTokens(1, 1)).toBe(16)
+    const pace = new Pace(1)
+    pace.observe(step(1, 0, 1))
+    pace.observe(step(0, 1, 1000))
+    expect(pace.promptTokens(1, 0)).toBe(8)
     const free = new Pace(1)
-    free.observe({ rows: 1, promptTokens: 0, ms: 10 })
-    free.observe({ rows: 1, promptTokens: 50, ms: 5 })
-    expect(Number.isSafeInteger(free.promptTokens(1, 1))).toBe(true)
-    expect(free.promptTokens(1, 1)).toBeGreaterThan(1e6)
+    free.observe(step(1, 0, 10))
+    free.observe(step(1, 50, 5))
+    expect(free.promptTokens(1, 0)).toBe(2 ** 20)
   })
 
   test("takes the answers' part of a mixed step for what prompts do not explain", () => {
     const pace = new Pace(1)
-    pace.observe({ rows: 0, promptTokens: 100, ms: 100 })
-    pace.observe({ rows: 8, promptTokens: 100, ms: 160 })
-    expect(pace.promptTokens(8, 1)).toBe(120)
+    pace.observe(step(0, 100, 100))
+    pace.observe(step(8, 100, 160))
+    expect(pace.promptTokens(8, 0)).toBe(eights(2.5 * 60))
   })
 
-  test("lets answers wait for longer when more prompts wait than answers flow", () => {
+  test("learns that a token takes the longer the more come before it", () => {
     const pace = new Pace(1)
-    expect(pace.promptTokens(2, 14)).toBe(64 * 26 * 26)
-    pace.observe({ rows: 0, promptTokens: 1, ms: 1 })
-    pace.observe({ rows: 4, promptTokens: 0, ms: 40 })
-    // One more never counts; 3 x (4 x 1 / 4)^2 and 3 x (4 x 3 / 4)^2.
-    expect([1, 2, 4].map((prompts) => pace.promptTokens(4, prompts))).toEqual([80, 80, 40 * 26])
+    pace.observe(step(1, 0, 100))
+    for (let round = 0; round < 50; round++)
+      for (let depth = 0; depth < 8000; depth += 500)
+        pace.observe(step(0, 10, 10 * (2 + depth / 1000), depth))
+    expect(pace.promptTokens(1, 0)).toBeWithin(120, 129)
+    expect(pace.promptTokens(1, 8000)).toBeWithin(24, 33)
   })
 
-  test("gives whole tiles, where attention is computed in tiles", () => {
+  test("gives whole tiles where these cost less, as long as one of them is in time", () => {
     const pace = new Pace(64)
-    pace.observe({ rows: 0, promptTokens: 1, ms: 1 })
-    pace.observe({ rows: 1, promptTokens: 0, ms: 80 })
-    expect(pace.promptTokens(1, 1)).toBe(128)
+    pace.observe(step(1, 0, 80))
+    pace.observe(step(0, 64, 64))
+    expect(pace.promptTokens(1, 0)).toBe(192)
+    pace.observe(step(2, 0, 20))
+    // 50 ms: not enough for a tile; what less costs is not known, and no more at the beginning.
+    expect(pace.promptTokens(2, 0)).toBe(48)
+    for (let i = 0; i < 50; i++) pace.observe(step(2, 8, 20 + 8 * 4))
+    expect(pace.promptTokens(2, 0)).toBe(8)
+    expect(pace.promptTokens(1, 0)).toBe(192)
+  })
+
+  test("expects that behind others less than a tile costs more", () => {
+    const pace = new Pace(64)
+    pace.observe(step(1, 0, 40))
+    for (let round = 0; round < 200; round++)
+      for (const depth of [0, 2000, 4000]) pace.observe(step(0, 64, 64 * (1 + depth / 1000), depth))
+    // 100 ms; a tile takes 64 x 3 here, and a token alone 1 + 2 x 2.
+    expect(pace.promptTokens(1, 2000)).toBe(16)
+    expect(pace.promptTokens(1, 0)).toBe(64)
+  })
+})
+
+const at = (submittedAt: number, remainingTokens = 100) => ({ submittedAt, remainingTokens })
+
+describe("isBurst()", () => {
+  test("is when short prompts came together with those that answer", () => {
+    expect(isBurst([at(0), at(900)], [at(1000), at(1000)], 512)).toBe(true)
+    expect(isBurst([at(5000)], [at(1000), at(1000)], 512)).toBe(true)
+  })
+
+  test("is none when somebody answers who was there before", () => {
+    expect(isBurst([at(0), at(1000)], [at(1001), at(1001)], 512)).toBe(false)
+  })
+
+  test("is none of one prompt, of a long one, or of very many", () => {
+    expect(isBurst([at(0)], [at(0)], 512)).toBe(false)
+    expect(isBurst([at(0)], [at(0), at(0, 513)], 512)).toBe(false)
+    const many = Array.from({ length: 16 }, () => at(0, 512))
+    expect(isBurst([at(0)], many, 512)).toBe(true)
+    expect(isBurst([at(0)], [...many, at(0, 1)], 512)).toBe(false)
   })
 })

@@ -1,23 +1,30 @@
 /**
  * How many prompt tokens a step may take in beside answers, so that these go on flowing.
  *
- * Learns from measured steps what a step of n answers takes, and what each prompt token adds. From that it gives the
- * chunk with which a step takes at most {@link STRETCH} times as long as without.
+ * Learns from measured steps what a step of n answers takes, and what each prompt token adds; the more tokens lie
+ * before it, the more. From that it gives the chunk with which answers come at most {@link STRETCH} times as late as
+ * without.
  *
  * @module
  */
 
-/** Goal of the design is 4: what is between is for other noise. */
-const STRETCH = 3
+/** Answers come so many times as late beside prompts. Goal of the design is 4: what is between is for other noise. */
+const STRETCH = 3.5
 
 /** Smaller chunks would make prompts crawl: most of a step is then spent on reading the weights. */
-export const CHUNK_TOKENS_MIN = 16
+const CHUNK_TOKENS_MIN = 8
+
+/** Chunks are multiples of it: fewer shapes of steps. */
+const CHUNK_TOKENS_STEP = 8
 
 /**
  * On a CPU llama.cpp computes attention for 64 tokens at a time when a step has so many, and one by one when it has
- * less, which behind thousands of tokens takes ten times as long.
+ * less, which behind thousands of tokens takes twice as long for each.
  */
-export const CHUNK_TOKENS_CPU = 64
+export const TILE_TOKENS_CPU = 64
+
+/** What a token costs beyond a tile's, behind others, until it is measured. */
+const NARROW_FACTOR = 2
 
 /** Used before anything was measured. */
 const CHUNK_TOKENS_UNKNOWN = 64
@@ -31,49 +38,71 @@ const GROWTH = 0.65
 /** Weight of a new measurement. */
 const NEWEST = 0.2
 
+/** A measurement that is so many times what was expected is an interruption by something else. */
+const SURPRISE_MAX = 3
+
+/** What was computed in a step, and how long it took. */
+export interface MeasuredStep {
+  readonly rows: number
+  /** Tokens of prompts. */
+  readonly promptTokens: number
+  /** Tokens before those, on average. */
+  readonly depth: number
+  readonly ms: number
+}
+
 /** Times of steps. */
 export class Pace {
   /** Milliseconds of steps without prompts, by the number of answers. */
   readonly #answerMs: number[] = []
-  readonly #chunkTokens: number
-  #promptTokenMs: number | undefined
+  readonly #tile: number
+  readonly #wide = new TokenCost()
+  readonly #narrow = new TokenCost()
 
-  /** @param chunkTokens Chunks are at least so long, and multiples of it. */
-  constructor(chunkTokens: number) {
-    this.#chunkTokens = chunkTokens
+  /** @param tile Chunks of so many tokens and multiples of it cost less for each token than others; 1: none do. */
+  constructor(tile: number) {
+    this.#tile = tile
   }
 
-  /** Learns from a step of `rows` answers and `promptTokens` tokens of prompts. */
-  observe({ rows, promptTokens, ms }: { rows: number; promptTokens: number; ms: number }): void {
+  /** Learns from a step. */
+  observe({ rows, promptTokens, depth, ms }: MeasuredStep): void {
     const known = rows === 0 ? 0 : this.#answerMs[rows]
-    if (promptTokens === 0) this.#answerMs[rows] = blend(known, ms)
-    else if (known !== undefined)
-      this.#promptTokenMs = blend(this.#promptTokenMs, Math.max(0, ms - known) / promptTokens)
-    else if (this.#promptTokenMs !== undefined)
+    if (promptTokens === 0) {
+      this.#answerMs[rows] = blend(known, ms)
+      return
+    }
+    const cost = promptTokens < this.#tile ? this.#narrow : this.#wide
+    if (known !== undefined) cost.observe(depth, Math.max(0, ms - known) / promptTokens)
+    else if (cost.isKnown)
       // In a burst there is no step without prompts: what these do not explain is the answers' part.
       this.#answerMs[rows] = Math.max(
         this.#answersMs(rows) ?? 0,
-        ms - promptTokens * this.#promptTokenMs,
+        ms - promptTokens * cost.perToken(depth),
       )
   }
 
-  /**
-   * Most prompt tokens in a step beside so many answers. When several prompts wait, many for the answers that flow,
-   * these stand still for longer, with the square of the proportion: in a burst all are soon under way.
-   */
-  promptTokens(rows: number, waitingPrompts: number): number {
-    const stretch = STRETCH * Math.max(1, (4 * (waitingPrompts - 1)) / Math.max(1, rows)) ** 2
-    const answers = this.#answersMs(rows)
-    if (answers === undefined || this.#promptTokenMs === undefined) {
-      return this.#whole((CHUNK_TOKENS_UNKNOWN * stretch) / STRETCH)
-    }
-    const chunk = ((stretch - 1) * answers) / Math.max(this.#promptTokenMs, 1e-6)
-    return this.#whole(chunk)
+  /** Most prompt tokens in a step beside so many answers, behind `depth` others. */
+  promptTokens(rows: number, depth: number): number {
+    const answersMs = this.#answersMs(rows)
+    if (answersMs === undefined || !(this.#wide.isKnown || this.#narrow.isKnown))
+      return CHUNK_TOKENS_UNKNOWN
+    const budgetMs = (STRETCH - 1) * answersMs
+    const tiles = Math.floor(budgetMs / (this.#tile * Math.max(this.#wideMs(depth), 1e-6)))
+    if (this.#tile > 1 && tiles >= 1) return Math.min(tiles, 2 ** 20) * this.#tile
+    const perTokenMs = this.#tile > 1 ? this.#narrowMs(depth) : this.#wideMs(depth)
+    const tokens = Math.min(budgetMs / Math.max(perTokenMs, 1e-6), 2 ** 20)
+    const whole = Math.floor(tokens / CHUNK_TOKENS_STEP) * CHUNK_TOKENS_STEP
+    return Math.max(CHUNK_TOKENS_MIN, this.#tile > 1 ? Math.min(whole, this.#tile) : whole)
   }
 
-  #whole(tokens: number): number {
-    const most = Math.min(tokens, 2 ** 31)
-    return Math.max(1, Math.floor(most / this.#chunkTokens)) * this.#chunkTokens
+  #wideMs(depth: number): number {
+    if (this.#wide.isKnown) return this.#wide.perToken(depth)
+    return this.#narrow.perToken(depth / NARROW_FACTOR)
+  }
+
+  #narrowMs(depth: number): number {
+    if (this.#narrow.isKnown) return this.#narrow.perToken(depth)
+    return this.#wide.perToken(depth * NARROW_FACTOR)
   }
 
   /** What a step of so many answers takes; from the nearest number that was measured. */
@@ -89,6 +118,71 @@ export class Pace {
   }
 }
 
+/**
+ * Milliseconds that a prompt token takes: a part for the weights, and one that grows with the number of tokens before
+ * it. Follows measurements by normalised least mean squares (Widrow and Hoff).
+ */
+class TokenCost {
+  #weightsMs: number | undefined
+  #msPerThousand = 0
+
+  get isKnown(): boolean {
+    return this.#weightsMs !== undefined
+  }
+
+  perToken(depth: number): number {
+    return (this.#weightsMs ?? 0) + (this.#msPerThousand * depth) / 1000
+  }
+
+  observe(depth: number, ms: number): void {
+    if (this.#weightsMs === undefined) {
+      this.#weightsMs = ms
+      return
+    }
+    const thousands = depth / 1000
+    const expected = this.perToken(depth)
+    const error = Math.min(ms, expected * SURPRISE_MAX) - expected
+    const step = (2 * NEWEST * error) / (1 + thousands ** 2)
+    this.#weightsMs = Math.max(0, this.#weightsMs + step)
+    this.#msPerThousand = Math.max(0, this.#msPerThousand + step * thousands)
+  }
+}
+
 function blend(old: number | undefined, value: number): number {
-  return old === undefined ? value : old + NEWEST * (value - old)
+  return old === undefined ? value : old + NEWEST * (Math.min(value, old * SURPRISE_MAX) - old)
+}
+
+/** What is read of a request to see whether it came in a burst. */
+export interface Arrival {
+  readonly submittedAt: number
+  readonly remainingTokens: number
+}
+
+/** Requests that came within so much of each other came together. */
+const TOGETHER_MS = 1000
+
+/** A burst of more tokens than this would keep its first answers waiting for too long. */
+const BURST_STEPS = 16
+
+/**
+ * Whether prompts are part of a burst in which answers have begun already: short, and come together with those that
+ * answer. Then all of them are read first. Steps with few answers cost more for each, and nobody waits who was there
+ * before.
+ *
+ * @param stepTokens Most tokens of a step.
+ */
+export function isBurst(
+  answers: readonly Arrival[],
+  prompts: readonly Arrival[],
+  stepTokens: number,
+): boolean {
+  if (prompts.length < 2) return false
+  const tokens = prompts.reduce((sum, { remainingTokens }) => sum + remainingTokens, 0)
+  const isShort = prompts.every(({ remainingTokens }) => remainingTokens <= stepTokens)
+  const first = Math.min(...prompts.map(({ submittedAt }) => submittedAt))
+  return (
+    isShort &&
+    tokens <= BURST_STEPS * stepTokens &&
+    answers.every(({ submittedAt }) => submittedAt >= first - TOGETHER_MS)
+  )
 }

@@ -15,14 +15,17 @@
 
 import { assert } from "../util/errors.ts"
 import type { Backend } from "./backend.ts"
-import type { PrefixTier } from "./prefix-tier.ts"
-import { type Branch, TokenTree } from "./token-tree.ts"
-
-/** Cached cells that may slow steps down: measured 1 % for one answer of a 0.5B model on two cores, 2 % for sixteen. */
-const CACHED_CELLS_MAX = 1024
+import { partsFrom, type PrefixTier, type TierPart, wholeBeyond } from "./prefix-tier.ts"
+import { type Branch, type Lookup, TokenTree } from "./token-tree.ts"
 
 /** Fewer cells at once are not worth a call to the backend. */
 const EVICTED_CELLS_MIN = 32
+
+/** With a tier more is given up at once, as it comes back at little cost: small states are slow to copy. */
+const SAVED_CELLS_MIN = 256
+
+/** Longer stretches are copied piece by piece: nobody is kept waiting for long. */
+const SAVED_CELLS_MAX = 1024
 
 /** Shorter prefixes are computed again sooner than they are written and read. */
 export const TIER_TOKENS_MIN = 64
@@ -44,7 +47,12 @@ export class PrefixMemory {
   readonly #freeIds: number[]
   /** Branches of no running request, longest unused first. */
   readonly #cached = new Set<Branch>()
-  readonly #saved = new WeakSet<Branch>()
+  /** Of those, the ones that a request which had to give way will go on with: given up last. */
+  readonly #wanted = new Set<Branch>()
+  /** Of those, the ones that a tier which outlives the process may not have. */
+  readonly #unsaved = new Set<Branch>()
+  /** Branches whose end is in the tier: it is of no use without the beginning, however short. */
+  readonly #cut = new WeakSet<Branch>()
 
   constructor(backend: Backend, tier?: PrefixTier) {
     this.#backend = backend
@@ -82,6 +90,21 @@ export class PrefixMemory {
     return tokens.length - (source?.isActive === true ? source.end : 0)
   }
 
+  /** Tokens that a request could take over from the cells now. */
+  reusable(scope: string | undefined, tokens: ArrayLike<number>): number {
+    const lookup = { tokens, limit: tokens.length - 1 }
+    const { sharing } = this.#backend.info
+    if (sharing === "prefix") return this.#tree.find(scope, lookup).end
+    return sharing === "none" || scope === undefined
+      ? 0
+      : (this.#tree.findWhole(scope, lookup)?.end ?? 0)
+  }
+
+  /** Cells that only this running request needs. */
+  soleCells(branch: Branch): number {
+    return this.#tree.soleActiveCells(branch)
+  }
+
   /** Tokens that agree with what somebody holds, even where their state cannot be taken over. */
   agreeing(scope: string | undefined, tokens: ArrayLike<number>): number {
     return this.#tree.find(scope, { tokens, limit: tokens.length - 1 }).end
@@ -89,10 +112,8 @@ export class PrefixMemory {
 
   /** Begins an empty branch; undefined when all sequence ids are of running requests. */
   open(scope: string | undefined): Branch | undefined {
-    if (this.#freeIds.length === 0) {
-      const [oldest] = this.#cached
-      if (oldest !== undefined) this.#evictWhole(oldest)
-    }
+    const oldest = this.#freeIds.length === 0 ? this.#oldest() : undefined
+    if (oldest !== undefined) this.#evictWhole(oldest)
     const id = this.#freeIds.pop()
     return id === undefined ? undefined : this.#tree.plant(id, scope)
   }
@@ -123,28 +144,55 @@ export class PrefixMemory {
     }
   }
 
-  /** Takes over from the slower tier what is not in the cells; for a branch that just began. */
-  restore(branch: Branch, tokens: ArrayLike<number>, limit: number): void {
-    const { scope } = branch
+  /** What the slower tier has of these tokens beyond the first `from`, in its order. */
+  inTier(scope: string | undefined, lookup: Lookup, from: number): readonly TierPart[] {
     const { sharing } = this.#backend.info
-    if (scope === undefined || this.#tier === undefined || sharing === "none") return
-    const entry = this.#tier.find(scope, { tokens, limit }, sharing)
-    if (entry === undefined || entry.agreeing < branch.end + TIER_TOKENS_MIN) return
-    if (this.activeCells + entry.tokens.length > this.totalCells) return
-    if (!this.makeRoom(entry.tokens.length)) return
-    const state = entry.read()
-    if (state === undefined) return
-    this.#clear(branch)
-    if (!this.#backend.restoreSequence(branch.id, state)) return
-    if (entry.agreeing < entry.tokens.length)
-      this.#backend.removeSequence(branch.id, entry.agreeing, -1)
-    this.extend(branch, entry.tokens.slice(0, entry.agreeing))
-    this.counters.restoredTokens += entry.agreeing
+    if (scope === undefined || this.#tier === undefined || sharing === "none") return []
+    const entries = this.#tier.entries(scope)
+    if (sharing === "prefix") {
+      const parts = partsFrom(entries, lookup, from)
+      return (parts.at(-1)?.to ?? from) < from + TIER_TOKENS_MIN ? [] : parts
+    }
+    const whole = wholeBeyond(entries, lookup, from + TIER_TOKENS_MIN - 1)
+    return whole === undefined ? [] : [whole]
   }
 
-  /** Enters tokens that the backend computed at the end of a branch; shares their cells if others hold the same. */
-  extend(branch: Branch, tokens: Int32Array): void {
-    if (this.#backend.info.sharing !== "prefix" || branch.scope === undefined) {
+  /**
+   * Puts parts out of the slower tier into cells at the end of a branch, as far as there is room and they are what
+   * they were.
+   *
+   * @param states Of each part; undefined where it could not be read.
+   */
+  restore(
+    branch: Branch,
+    parts: readonly TierPart[],
+    states: readonly (Uint8Array | undefined)[],
+  ): void {
+    for (const [i, { entry, from, to }] of parts.entries()) {
+      const state = states[i]
+      if (state === undefined || to <= branch.end || from > branch.end) continue
+      // All of the state comes into cells before the part that is not wanted leaves them.
+      const cells = entry.tokens.length - entry.from
+      if (this.activeCells + cells > this.totalCells || !this.makeRoom(cells)) return
+      if (this.#backend.info.sharing !== "prefix") this.#clear(branch)
+      const begin = branch.end
+      if (!this.#backend.restoreSequence(branch.id, state, { from: begin, to })) {
+        entry.forget()
+        return
+      }
+      this.extend(branch, entry.tokens.slice(begin, to))
+      this.counters.restoredTokens += to - begin
+    }
+  }
+
+  /**
+   * Enters tokens that the backend computed at the end of a branch; shares their cells if others hold the same.
+   *
+   * @param isAnswer They are not looked up, as they come one by one: two that say the same are joined when one is over.
+   */
+  extend(branch: Branch, tokens: Int32Array, isAnswer = false): void {
+    const isShared = this.#backend.info.sharing === "prefix" && branch.scope !== undefined
+    if (!isShared || isAnswer) {
       this.#tree.grow(branch, tokens)
       return
     }
@@ -175,17 +223,41 @@ export class PrefixMemory {
     this.retire(copy)
   }
 
-  /** The request of a branch is over: it becomes cache, or is freed when it has no scope or nothing of its own. */
-  retire(branch: Branch): void {
+  /**
+   * The request of a branch is over, or has to wait: the branch becomes cache, or is freed when it has no scope or
+   * nothing of its own.
+   *
+   * @param isWanted The request will go on with it.
+   */
+  retire(branch: Branch, isWanted = false): void {
     this.#tree.setActive(branch, false)
-    const isShared = this.#backend.info.sharing === "prefix" && this.#tree.isRedundant(branch)
-    if (branch.scope === undefined || branch.end === 0 || isShared) this.discard(branch)
-    else this.#cached.add(branch)
+    const { sharing } = this.#backend.info
+    if (sharing === "prefix") {
+      this.#joinTwins(branch)
+      // What it goes on from is held by it too.
+      for (const part of this.#tree.endsBefore(branch))
+        if (this.#cached.has(part) && !this.#wanted.has(part)) this.discard(part)
+    }
+    const isShared = sharing === "prefix" && this.#tree.isRedundant(branch)
+    // It leaves no trace but this: what it shared was used now.
+    if (isShared) this.#touch(this.#tree.holderOf(branch, branch))
+    if (branch.scope === undefined || branch.end === 0 || isShared) {
+      this.discard(branch)
+      return
+    }
+    this.#cached.add(branch)
+    if (isWanted) this.#wanted.add(branch)
+    if (this.#tier?.persists === true) this.#unsaved.add(branch)
+  }
+
+  /** The request that wanted a retired branch is over, or has taken over what it needs. */
+  unwant(branch: Branch): void {
+    this.#wanted.delete(branch)
   }
 
   /** Frees a branch; the state of its last step may be broken. */
   discard(branch: Branch): void {
-    this.#cached.delete(branch)
+    for (const set of [this.#cached, this.#wanted, this.#unsaved]) set.delete(branch)
     this.#backend.removeSequence(branch.id, 0, -1)
     this.abandon(branch)
   }
@@ -205,62 +277,122 @@ export class PrefixMemory {
 
   /** Gives up cells of what was used longest ago. False when there is nothing left to give up. */
   evict(cells: number): boolean {
-    const [oldest] = this.#cached
+    const oldest = this.#oldest()
     if (oldest === undefined) return false
     const own = this.#tree.ownTail(oldest)
-    const count = Math.min(own, Math.max(cells, EVICTED_CELLS_MIN))
+    const least = this.#tier === undefined ? EVICTED_CELLS_MIN : SAVED_CELLS_MIN
+    const count = Math.min(own, Math.max(cells, least))
     if (this.#backend.info.sharing !== "prefix" || count === 0) {
       this.#evictWhole(oldest)
       return true
     }
-    this.#save(oldest)
+    const from = oldest.end - count
+    this.#saveAllOf(oldest, from)
     this.counters.evictedTokens += count
-    this.#backend.removeSequence(oldest.id, oldest.end - count, -1)
+    this.#backend.removeSequence(oldest.id, from, -1)
     this.#tree.cut(oldest, count)
+    this.#cut.add(oldest)
     if (oldest.end === 0 || this.#tree.isRedundant(oldest)) this.discard(oldest)
     return true
   }
 
   /**
-   * Where cells in use slow every step, moves what nobody runs on to the tier, one branch at a time. What comes back
-   * is copied in milliseconds.
+   * Where cells in use slow every step, moves what nobody runs on to the tier, some of one branch at a time. What
+   * comes back is copied in milliseconds. What the tier does not take stays.
    */
   trim(): void {
-    if (this.#tier === undefined || !this.#backend.info.isSlowedByCells) return
-    const excess = this.cachedCells - CACHED_CELLS_MAX
-    if (excess > 0) this.evict(excess)
+    const excess = this.cachedCells - this.#backend.info.cachedCellsMax
+    const oldest = this.#oldest()
+    if (excess <= 0 || oldest === undefined || this.#tier === undefined) return
+    const { sharing } = this.#backend.info
+    const from = sharing === "prefix" ? Math.max(0, oldest.end - SAVED_CELLS_MIN) : 0
+    if (this.#tier.accepts(this.#backend.stateBytes(oldest.id, from, oldest.end))) this.evict(1)
   }
 
-  /** Hands all that is cached to the slower tier, before the backend goes away. */
+  /**
+   * Copies what is cached to a tier that outlives the process, one stretch at a time.
+   *
+   * @returns False when all of it is there.
+   */
+  saveNext(): boolean {
+    for (const branch of this.#unsaved) {
+      if (this.#save(branch, 0)) return true
+      this.#unsaved.delete(branch)
+    }
+    return false
+  }
+
+  /** As {@link saveNext} for all, before the backend goes away. */
   saveAll(): void {
-    for (const branch of this.#cached) this.#save(branch)
+    while (this.saveNext());
+  }
+
+  /** What was used longest ago; what somebody will go on with, last. */
+  #oldest(): Branch | undefined {
+    let first: Branch | undefined
+    for (const branch of this.#cached) {
+      if (!this.#wanted.has(branch)) return branch
+      first ??= branch
+    }
+    return first
   }
 
   #evictWhole(branch: Branch): void {
-    this.#save(branch)
-    this.counters.evictedTokens += this.#tree.ownTail(branch)
+    const own = this.#tree.ownTail(branch)
+    this.#saveAllOf(branch, this.#backend.info.sharing === "prefix" ? branch.end - own : 0)
+    this.counters.evictedTokens += own
     this.discard(branch)
   }
 
-  #save(branch: Branch): void {
-    const { scope, end } = branch
-    if (this.#tier === undefined || scope === undefined || end < TIER_TOKENS_MIN) return
-    const { sharing } = this.#backend.info
-    // Who holds more has it too, but of a longer state only all can be used.
-    const isPart = sharing === "prefix" && this.#tree.isRedundant(branch)
-    if (this.#saved.has(branch) || isPart) return
-    this.#saved.add(branch)
+  #saveAllOf(branch: Branch, from: number): void {
+    while (this.#save(branch, from));
+  }
+
+  /**
+   * Copies a stretch of the positions from `from` on to the tier; where a state has no parts, all of it.
+   *
+   * @returns Whether there was something that the tier had not, and has now.
+   */
+  #save(branch: Branch, from: number): boolean {
+    const { scope, id } = branch
+    const isLong = branch.end >= TIER_TOKENS_MIN || this.#cut.has(branch)
+    if (this.#tier === undefined || scope === undefined || !isLong) return false
     const tokens = this.#tree.tokensOf(branch)
-    if (this.#tier.has(scope, tokens, sharing)) return
-    const state = this.#backend.saveSequence(branch.id)
-    if (state === undefined) return
-    this.#tier.put(scope, tokens, state)
-    this.counters.savedTokens += tokens.length
+    const begin = this.#unsavedFrom(scope, tokens, from)
+    if (begin >= branch.end) return false
+    const isWhole = this.#backend.info.sharing !== "prefix"
+    const end = isWhole ? branch.end : Math.min(branch.end, begin + SAVED_CELLS_MAX)
+    if (!this.#tier.accepts(this.#backend.stateBytes(id, begin, end))) return false
+    const state = this.#backend.saveSequence(id, begin, end)
+    if (state === undefined) return false
+    this.#tier.put(scope, { tokens: tokens.slice(0, end), from: begin }, state)
+    this.counters.savedTokens += end - begin
+    return this.#unsavedFrom(scope, tokens, begin) >= end
+  }
+
+  /** Where the part of a branch begins that the tier does not have. */
+  #unsavedFrom(scope: string, tokens: Int32Array, from: number): number {
+    const entries = this.#tier?.entries(scope) ?? []
+    const lookup = { tokens, limit: tokens.length }
+    if (this.#backend.info.sharing === "prefix")
+      return partsFrom(entries, lookup, from).at(-1)?.to ?? from
+    return wholeBeyond(entries, lookup, tokens.length - 1)?.to ?? 0
+  }
+
+  /** Lets a branch share what others hold in cells of their own, and gives its own up. */
+  #joinTwins(branch: Branch): void {
+    const match = this.#tree.findBeside(branch)
+    const from = branch.end - this.#tree.ownTail(branch)
+    if (match.end <= from) return
+    const rest = this.#tree.tokensOf(branch).subarray(match.end)
+    this.#backend.removeSequence(branch.id, from, match.end)
+    this.#share(this.#tree.holderOf(match), branch, { from, to: match.end })
+    this.#tree.move(branch, match)
+    this.#tree.grow(branch, rest)
   }
 
   #share(source: Branch, target: Branch, { from, to }: { from: number; to: number }): void {
     assert(source !== target, "a branch shares with others")
-    this.#touch(source)
     this.#backend.copySequence(source.id, target.id, from, to)
   }
 

@@ -1,32 +1,46 @@
 /**
  * Where prefixes go that no longer fit into the KV cells: a slower place, such as RAM or a disk.
  *
- * The engine decides what to put there and when to look; what holds the bytes decides what to forget.
+ * An entry is the state of a stretch of a sequence, together with all tokens before it, which it depends on. Stretches
+ * that follow each other make up a prefix, so what leaves the cells piece by piece is kept once, and what branches have
+ * in common is too. Where a model's state has no parts, an entry is the state of a whole sequence.
+ *
+ * The engine decides what to put here and when to look; what holds the bytes decides what to forget.
  *
  * @module
  */
 
-import type { Sharing } from "./backend.ts"
 import type { Lookup } from "./token-tree.ts"
 
-/** A prefix that a tier has. */
+/** The state of positions `from` … `tokens.length` − 1. */
 export interface TierEntry {
-  /** All tokens whose state it is. */
+  /** All tokens from the beginning of the sequence to the end of the stretch. */
   readonly tokens: Int32Array
-  /** Tokens at its beginning that agree with what was looked up. */
-  readonly agreeing: number
-  /** The state; undefined when it cannot be read any more, or is damaged. */
-  read(): Uint8Array | undefined
+  /** Where the stretch begins. */
+  readonly from: number
+  /** The state; undefined when it cannot be read any more, or is damaged. A promise where it takes a while. */
+  read(): Uint8Array | undefined | Promise<Uint8Array | undefined>
+  /** The state is of no use: it does not fit the context that it was made for. */
+  forget(): void
 }
 
-/** A bounded store of saved states. Calls block, so they have to be quick: a copy in memory, a file on a fast disk. */
+/** A bounded store of saved states. */
 export interface PrefixTier {
-  /** The entry of the scope that agrees longest; where only whole states can be used, of those that agree entirely. */
-  find(scope: string, lookup: Lookup, sharing: Sharing): TierEntry | undefined
-  /** Whether saving this again would add nothing. */
-  has(scope: string, tokens: Int32Array, sharing: Sharing): boolean
+  /** What is put here outlives the process. */
+  readonly persists: boolean
+  /** Entries of a scope. */
+  entries(scope: string): Iterable<TierEntry>
+  /** Whether a state of so many bytes would be kept now. */
+  accepts(bytes: number): boolean
   /** Takes ownership of both arrays; forgets older entries to stay within its bounds. */
-  put(scope: string, tokens: Int32Array, state: Uint8Array): void
+  put(scope: string, entry: Pick<TierEntry, "tokens" | "from">, state: Uint8Array): void
+}
+
+/** A part of a prefix that a tier can give: positions `from` … `to` − 1 out of an entry. */
+export interface TierPart {
+  readonly entry: TierEntry
+  readonly from: number
+  readonly to: number
 }
 
 /** Tokens at the beginning that two sequences share, at most the lookup's limit. */
@@ -37,14 +51,50 @@ export function commonLength(tokens: ArrayLike<number>, lookup: Lookup): number 
   return count
 }
 
-interface MemoryEntry {
+/** Stretches that follow each other from position `from` of a sequence on, as far as entries go. */
+export function partsFrom(
+  entries: Iterable<TierEntry>,
+  lookup: Lookup,
+  from: number,
+): readonly TierPart[] {
+  const candidates = [...entries]
+    .map((entry) => ({ entry, to: commonLength(entry.tokens, lookup) }))
+    .filter(({ entry, to }) => to > Math.max(from, entry.from))
+  const parts: TierPart[] = []
+  for (let at = from; ;) {
+    let best: TierPart | undefined
+    for (const { entry, to } of candidates) {
+      if (entry.from <= at && to > (best?.to ?? at)) best = { entry, from: at, to }
+    }
+    if (best === undefined) return parts
+    parts.push(best)
+    at = best.to
+  }
+}
+
+/** The longest whole sequence with which a lookup begins, and that is longer than `from`. */
+export function wholeBeyond(
+  entries: Iterable<TierEntry>,
+  lookup: Lookup,
+  from: number,
+): TierPart | undefined {
+  let best: TierPart | undefined
+  for (const entry of entries) {
+    const { length } = entry.tokens
+    if (length <= (best?.to ?? from) || commonLength(entry.tokens, lookup) < length) continue
+    best = { entry, from: 0, to: length }
+  }
+  return best
+}
+
+interface MemoryEntry extends TierEntry {
   readonly scope: string
-  readonly tokens: Int32Array
-  readonly state: Uint8Array
+  readonly bytes: number
 }
 
 /** A tier in this process's memory; forgets what was used longest ago. */
 export class MemoryTier implements PrefixTier {
+  readonly persists: boolean = false
   readonly #bytesMax: number
   /** Longest unused first. */
   readonly #entries = new Set<MemoryEntry>()
@@ -54,39 +104,58 @@ export class MemoryTier implements PrefixTier {
     this.#bytesMax = bytesMax
   }
 
+  /** Bytes of states and tokens. */
   get bytes(): number {
     return this.#bytes
   }
 
-  find(scope: string, lookup: Lookup, sharing: Sharing): TierEntry | undefined {
-    let best: TierEntry | undefined
+  *entries(scope: string): Iterable<TierEntry> {
+    for (const entry of this.#entries) if (entry.scope === scope) yield entry
+  }
+
+  accepts(bytes: number): boolean {
+    return bytes <= this.#bytesMax
+  }
+
+  put(
+    scope: string,
+    { tokens, from }: Pick<TierEntry, "tokens" | "from">,
+    state: Uint8Array,
+  ): void {
+    const bytes = tokens.byteLength + state.byteLength
+    if (bytes > this.#bytesMax) return
     for (const entry of this.#entries) {
-      if (entry.scope !== scope) continue
-      const agreeing = commonLength(entry.tokens, lookup)
-      if (agreeing <= (best?.agreeing ?? 0)) continue
-      if (sharing === "whole" && agreeing < entry.tokens.length) continue
-      const read = () => {
+      if (this.#bytes + bytes <= this.#bytesMax) break
+      entry.forget()
+    }
+    const entry: MemoryEntry = {
+      scope,
+      tokens,
+      from,
+      bytes,
+      read: () => {
         if (this.#entries.delete(entry)) this.#entries.add(entry)
-        return entry.state
-      }
-      best = { tokens: entry.tokens, agreeing, read }
+        return state
+      },
+      forget: () => {
+        if (this.#entries.delete(entry)) this.#bytes -= bytes
+      },
     }
-    return best
+    this.#entries.add(entry)
+    this.#bytes += bytes
   }
+}
 
-  has(scope: string, tokens: Int32Array, sharing: Sharing): boolean {
-    const lookup = { tokens, limit: tokens.length }
-    return this.find(scope, lookup, sharing)?.agreeing === tokens.length
-  }
-
-  put(scope: string, tokens: Int32Array, state: Uint8Array): void {
-    if (state.length > this.#bytesMax) return
-    for (const entry of this.#entries) {
-      if (this.#bytes + state.length <= this.#bytesMax) break
-      this.#entries.delete(entry)
-      this.#bytes -= entry.state.length
-    }
-    this.#entries.add({ scope, tokens, state })
-    this.#bytes += state.length
+/** Several tiers as one: what is put goes to all that accept it. */
+export function joinTiers(tiers: readonly PrefixTier[]): PrefixTier {
+  return {
+    persists: tiers.some(({ persists }) => persists),
+    *entries(scope) {
+      for (const tier of tiers) yield* tier.entries(scope)
+    },
+    accepts: (bytes) => tiers.some((tier) => tier.accepts(bytes)),
+    put(scope, entry, state) {
+      for (const tier of tiers) if (tier.accepts(state.byteLength)) tier.put(scope, entry, state)
+    },
   }
 }

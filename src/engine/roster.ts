@@ -9,10 +9,11 @@
  */
 
 import { assert } from "../util/errors.ts"
-import { admissionOrder, FairShare, outranks, victimOf } from "./admission.ts"
+import { FairShare, inOrder, nextOf, Pressure, victimOf } from "./admission.ts"
 import type { Backend } from "./backend.ts"
+import { CommonLengths } from "./common-lengths.ts"
 import { PrefixMemory } from "./prefix-memory.ts"
-import { commonLength, type PrefixTier } from "./prefix-tier.ts"
+import type { PrefixTier, TierEntry, TierPart } from "./prefix-tier.ts"
 import { type PlanEntry, schedule, SHARED_TOKENS_MIN, type StepLimits } from "./scheduler.ts"
 import type { Sequence } from "./sequence.ts"
 
@@ -22,21 +23,54 @@ const HEADROOM_CELLS = 32
 /** The headroom of all together is at most this part of all cells. */
 const HEADROOM_SHARE = 1 / 8
 
+/** When so many cannot be admitted, those behind them are not tried in this step. */
+const BARRED_MAX = 4
+
+/** Options of {@link Roster}. */
+export interface RosterOptions {
+  readonly tier?: PrefixTier
+  readonly parallelMax?: number
+  /** A request may have become able to run. */
+  readonly onReady: () => void
+}
+
+/** What a plan depends on. */
+export interface PlanOptions {
+  readonly limits: (running: readonly Sequence[]) => StepLimits<Sequence>
+  readonly now: number
+  /** A running request that has the step to itself. */
+  readonly only: Sequence | undefined
+}
+
+/** Parts of a prefix that a tier has, with their states. */
+interface Fetched {
+  readonly parts: readonly TierPart[]
+  readonly states: readonly (Uint8Array | undefined)[]
+}
+
 /** See the module. */
 export class Roster {
   readonly memory: PrefixMemory
   readonly #backend: Backend
   readonly #parallelMax: number
+  readonly #onReady: () => void
   readonly #fairShare = new FairShare()
+  readonly #commons = new CommonLengths<Sequence>()
+  /** What requests wait for that a tier has to read first; then what it read. */
+  readonly #fetched = new Map<Sequence, Fetched | "pending">()
   #waiting: Sequence[] = []
   #running: Sequence[] = []
   /** The backend has less room than its cells say: nobody is admitted until somebody is done. */
   #isCramped = false
+  #admitted = 0
   preemptions = 0
 
-  constructor(backend: Backend, options: { tier?: PrefixTier; parallelMax?: number }) {
+  constructor(backend: Backend, options: RosterOptions) {
     this.#backend = backend
-    this.#parallelMax = Math.min(options.parallelMax ?? Infinity, backend.info.rows)
+    const { rows, sequences } = backend.info
+    this.#parallelMax = Math.min(options.parallelMax ?? Infinity, rows, sequences)
+    assert(this.#parallelMax >= 1, "at least one request can run")
+    this.#onReady = options.onReady
     this.memory = new PrefixMemory(backend, options.tier)
   }
 
@@ -53,6 +87,11 @@ export class Roster {
     return Math.max(0, this.#parallelMax - this.#running.length)
   }
 
+  /** Waiting requests in the order in which they would be admitted now. */
+  get queue(): readonly Sequence[] {
+    return inOrder(this.#waiting, this.#fairShare)
+  }
+
   /** A request arrives. */
   add(sequence: Sequence): void {
     this.#fairShare.arrive(sequence.client)
@@ -66,29 +105,29 @@ export class Roster {
    * backend is broken.
    */
   remove(sequence: Sequence, cells: "keep" | "discard" | "abandon"): void {
-    this.#running = this.#running.filter((other) => other !== sequence)
     this.#waiting = this.#waiting.filter((other) => other !== sequence)
     this.#fairShare.leave(sequence.client)
-    this.#isCramped = false
+    this.#fetched.delete(sequence)
+    this.#unwant(sequence)
     const { branch } = sequence
-    sequence.branch = undefined
     if (branch === undefined) return
+    sequence.branch = undefined
+    this.#running = this.#running.filter((other) => other !== sequence)
+    this.#isCramped = false
     if (cells === "keep") this.memory.retire(branch)
     else if (cells === "discard") this.memory.discard(branch)
     else this.memory.abandon(branch)
   }
 
   /** Admits who fits, and plans a step for which there is room. Empty when nobody runs. */
-  plan(
-    limits: (answers: number, prompts: number) => StepLimits,
-    now: number,
-  ): PlanEntry<Sequence>[] {
+  plan({ limits, now, only }: PlanOptions): PlanEntry<Sequence>[] {
     this.#admit(now)
     for (;;) {
       for (const sequence of this.#running) this.#takeOver(sequence)
-      const answers = this.#running.filter(({ isDecoding }) => isDecoding).length
-      const plan = schedule(this.#running, limits(answers, this.#running.length - answers), {
-        common: (sequence, leader) => this.#common(sequence, leader),
+      // It may have had to give way itself.
+      const candidates = only?.branch === undefined ? this.#running : [only]
+      const plan = schedule(candidates, limits(candidates), {
+        common: (sequence, leader) => this.#commons.of(sequence, leader),
         isWholeOnly: this.#backend.info.sharing === "whole",
       })
       const tokens = plan.reduce((sum, { count }) => sum + count, 0)
@@ -108,9 +147,9 @@ export class Roster {
       sequence.ageSteps++
     }
     for (const { sequence, count } of plan) {
-      const { branch, computedTokens: from } = sequence
+      const { branch, computedTokens: from, isDecoding } = sequence
       assert(branch !== undefined, "a planned sequence is admitted")
-      this.memory.extend(branch, sequence.tokens(from, from + count))
+      this.memory.extend(branch, sequence.tokens(from, from + count), isDecoding)
       sequence.waitedSteps = 0
       this.#fairShare.charge(sequence.client, count)
       if (branch.end === sequence.stopAt) this.memory.snapshot(branch)
@@ -141,60 +180,148 @@ export class Roster {
     return true
   }
 
-  /** Takes a request's cells away and puts it back into the queue: it begins anew with other tokens. */
-  requeue(sequence: Sequence): void {
-    assert(sequence.branch !== undefined, "only what runs can be put back")
+  /** A running request has other tokens now: it keeps its place, and what of its cells still holds. */
+  restart(sequence: Sequence): void {
+    assert(sequence.branch !== undefined, "only what runs can begin anew")
     this.memory.retire(sequence.branch)
-    sequence.branch = undefined
-    this.#running = this.#running.filter((other) => other !== sequence)
-    this.#waiting.unshift(sequence)
+    sequence.branch = this.memory.open(sequence.scope)
+    assert(sequence.branch !== undefined, "what was given up leaves an id")
+    this.#takeOver(sequence)
   }
 
   #admit(now: number): void {
     if (this.#waiting.length === 0 || (this.#isCramped && this.#running.length > 0)) return
-    for (const sequence of admissionOrder(this.#waiting, this.#fairShare, now)) {
-      while (!this.#start(sequence)) {
-        const victim = victimOf(this.#running)
-        // Nobody overtakes: what does not fit yet keeps those behind it waiting.
-        if (victim === undefined || !outranks(sequence, victim)) return
-        this.#preempt()
+    const barred = new Set<Sequence>()
+    while (barred.size < BARRED_MAX) {
+      const pressure = new Pressure(this.#running, now)
+      // Nobody overtakes: what does not fit keeps those behind it waiting, but for who may push others out.
+      const isFull = barred.size > 0 || this.freePlaces === 0
+      const candidates = this.#waiting.filter(
+        (one) =>
+          (!isFull || pressure.canPush(one)) &&
+          !barred.has(one) &&
+          this.#fetched.get(one) !== "pending",
+      )
+      const next = nextOf(candidates, {
+        fairShare: this.#fairShare,
+        now,
+        admitted: this.#admitted,
+      })
+      if (next === undefined) return
+      const victims = this.#victimsFor(next.applicant, pressure)
+      if (victims === undefined || (barred.size > 0 && victims.length === 0)) {
+        barred.add(next.applicant)
+      } else if (!this.#isFetching(next.applicant)) {
+        for (const victim of victims) this.#giveWay(victim)
+        this.#start(next.applicant, next.isElder)
       }
     }
   }
 
-  #start(sequence: Sequence): boolean {
-    if (this.#running.length >= this.#parallelMax) return false
+  /** Who has to give way so that a request can start; undefined when it cannot, whoever did. */
+  #victimsFor(sequence: Sequence, pressure: Pressure<Sequence>): Sequence[] | undefined {
+    let places = this.freePlaces
+    let cells = this.#missingCells(sequence)
+    const victims: Sequence[] = []
+    if (places > 0 && cells <= 0) return victims
+    for (const victim of pressure.victimsFor(sequence)) {
+      victims.push(victim)
+      places++
+      cells -= this.#cellsOf(victim)
+      if (places > 0 && (cells <= 0 || victims.length === this.#running.length)) return victims
+    }
+    return undefined
+  }
+
+  /** Cells that are missing for a request to start. Alone, it starts in any case. */
+  #missingCells(sequence: Sequence): number {
     const { scope, known } = sequence
-    sequence.sharedTokens = Math.max(0, ...this.#running.map((one) => this.#common(sequence, one)))
-    if (this.#running.length > 0) {
-      const own = Math.min(this.memory.cost(scope, known), known.length - sequence.sharedTokens)
-      const wanted = this.memory.activeCells + this.#expectedCells() + own
-      if (wanted + this.#headroom() > this.memory.totalCells) return false
-    }
+    if (this.#running.length === 0) return 0
+    sequence.sharedTokens = Math.max(
+      0,
+      ...this.#running.map((one) => this.#commons.of(sequence, one)),
+    )
+    const own = Math.min(this.memory.cost(scope, known), known.length - sequence.sharedTokens)
+    const wanted = this.memory.activeCells + this.#expectedCells() + own
+    return wanted + this.#headroom() - this.memory.totalCells
+  }
+
+  /** Cells that a running request has to itself, or will take. */
+  #cellsOf(sequence: Sequence): number {
+    const { branch } = sequence
+    const held = branch === undefined ? 0 : this.memory.soleCells(branch)
+    return held + expectedCells(sequence) + HEADROOM_CELLS
+  }
+
+  #start(sequence: Sequence, isElder: boolean): void {
+    const { scope, known } = sequence
     const branch = this.memory.open(scope)
-    if (branch === undefined) return false
+    assert(branch !== undefined, "there are as many ids as can run")
     sequence.branch = branch
-    this.#takeOver(sequence)
-    const before = branch.end
-    this.memory.restore(branch, known, known.length - 1)
-    // Less than before when the tier's state could not be used: what it shared is taken over again at the next step.
-    sequence.markCached(branch.end - before)
-    if (this.#backend.info.sharing === "whole") {
-      // Where it leaves what is known, others will too: it leaves a state there that they can take over.
-      const agreeing = this.memory.agreeing(scope, known)
-      sequence.stopAt = agreeing >= branch.end + SHARED_TOKENS_MIN ? agreeing : undefined
-    }
+    sequence.isElder = isElder
     sequence.ageSteps = 0
+    this.#admitted++
     this.#waiting = this.#waiting.filter((other) => other !== sequence)
     this.#running.push(sequence)
+    this.#takeOver(sequence)
+    this.#restore(sequence)
+    this.#unwant(sequence)
+    if (this.#backend.info.sharing !== "whole") return
+    // Where it leaves what is known, others will too: it leaves a state there that they can take over.
+    const agreeing = this.memory.agreeing(scope, known)
+    sequence.stopAt = agreeing >= branch.end + SHARED_TOKENS_MIN ? agreeing : undefined
+  }
+
+  /** Takes over what a tier has. */
+  #restore(sequence: Sequence): void {
+    const { branch } = sequence
+    const fetched = this.#fetched.get(sequence) ?? this.#lookUp(sequence)
+    this.#fetched.delete(sequence)
+    assert(branch !== undefined && fetched !== "pending", "it starts when all is there")
+    const before = branch.end
+    const states = fetched.states.map((state) => (isAtHand(state) ? state : undefined))
+    this.memory.restore(branch, fetched.parts, states)
+    // Less than before when the tier's state could not be used: what it shared is taken over again at the next step.
+    sequence.markCached(branch.end - before)
+  }
+
+  /** Whether a request has to wait for what a tier reads for it; begins that. */
+  #isFetching(sequence: Sequence): boolean {
+    if (this.#fetched.has(sequence)) return false
+    const { parts, states } = this.#lookUp(sequence)
+    if (states.every(isAtHand)) return false
+    this.#fetched.set(sequence, "pending")
+    void this.#fetch(sequence, parts, states)
     return true
+  }
+
+  async #fetch(
+    sequence: Sequence,
+    parts: readonly TierPart[],
+    states: ReturnType<TierEntry["read"]>[],
+  ): Promise<void> {
+    const results = await Promise.allSettled(states.map((state) => Promise.resolve(state)))
+    // It may have gone away meanwhile.
+    if (!this.#fetched.has(sequence)) return
+    const read = results.map((result) => (result.status === "fulfilled" ? result.value : undefined))
+    this.#fetched.set(sequence, { parts, states: read })
+    this.#onReady()
+  }
+
+  /** What a tier has beyond the cells. The first part is read last: it is the one to keep longest. */
+  #lookUp({ scope, known, branch }: Sequence) {
+    const from = branch?.end ?? this.memory.reusable(scope, known)
+    const parts = this.memory.inTier(scope, { tokens: known, limit: known.length - 1 }, from)
+    const states = parts
+      .toReversed()
+      .map(({ entry }) => entry.read())
+      .toReversed()
+    return { parts, states }
   }
 
   /** Cells that running requests will take for what they know already. */
   #expectedCells(): number {
-    return this.#running.reduce((sum, { knownTokens, computedTokens, sharedTokens }) => {
-      return sum + Math.max(0, knownTokens - Math.max(computedTokens, sharedTokens))
-    }, 0)
+    return this.#running.reduce((sum, sequence) => sum + expectedCells(sequence), 0)
   }
 
   #headroom(): number {
@@ -211,16 +338,36 @@ export class Roster {
     sequence.clientLead = this.#fairShare.lead(sequence.client)
   }
 
-  #common(sequence: Sequence, leader: Sequence): number {
-    if (sequence.scope === undefined || sequence.scope !== leader.scope) return 0
-    return commonLength(leader.known, { tokens: sequence.known, limit: sequence.knownTokens - 1 })
-  }
-
   #preempt(): void {
     const victim = victimOf(this.#running)
     assert(victim !== undefined, "somebody runs")
-    this.preemptions++
-    victim.markPreempted()
-    this.requeue(victim)
+    this.#giveWay(victim)
   }
+
+  /** Takes a request's cells away and puts it back into the queue. */
+  #giveWay(sequence: Sequence): void {
+    const { branch } = sequence
+    assert(branch !== undefined, "only what runs can give way")
+    this.preemptions++
+    sequence.markPreempted()
+    this.memory.retire(branch, true)
+    sequence.wanted = branch
+    sequence.branch = undefined
+    this.#running = this.#running.filter((other) => other !== sequence)
+    this.#waiting.push(sequence)
+  }
+
+  #unwant(sequence: Sequence): void {
+    if (sequence.wanted !== undefined) this.memory.unwant(sequence.wanted)
+    sequence.wanted = undefined
+  }
+}
+
+/** Cells that a running request will take for what it knows already. */
+function expectedCells({ knownTokens, computedTokens, sharedTokens }: Sequence): number {
+  return Math.max(0, knownTokens - Math.max(computedTokens, sharedTokens))
+}
+
+function isAtHand<T>(state: T | Promise<T>): state is T {
+  return !(state instanceof Promise)
 }

@@ -1,6 +1,13 @@
 import { describe, expect, test } from "bun:test"
 
-import { AGING_TOKENS, type PlanEntry, schedule, type Schedulable } from "./scheduler.ts"
+import {
+  AGING_TOKENS,
+  type Mix,
+  type PlanEntry,
+  schedule,
+  type Schedulable,
+  type StepLimits,
+} from "./scheduler.ts"
 
 interface Named extends Schedulable {
   readonly name: string
@@ -23,7 +30,12 @@ function decoding(name: string, waitedSteps = 0): Named {
   return { ...NEUTRAL, name, remainingTokens: 1, isDecoding: true, waitedSteps }
 }
 
-const LIMITS = { stepTokens: 512, mixedPromptTokens: 128 }
+const limitsOf = (stepTokens: number, promptTokens: number, kind: Mix["kind"] = "both") => ({
+  stepTokens,
+  mix: () => ({ kind, promptTokens }),
+})
+
+const LIMITS = limitsOf(512, 128)
 
 function counts(plan: readonly PlanEntry<Named>[]): Record<string, number> {
   return Object.fromEntries(plan.map(({ sequence, count }) => [sequence.name, count]))
@@ -71,7 +83,7 @@ describe("schedule()", () => {
 
   test("serves those first that waited when more decode than a step holds", () => {
     const many = Array.from({ length: 4 }, (_, i) => decoding(`d${i}`, i === 3 ? 2 : 0))
-    expect(counts(schedule(many, { stepTokens: 2, mixedPromptTokens: 1 }))).toEqual({
+    expect(counts(schedule(many, limitsOf(2, 1)))).toEqual({
       d3: 1,
       d0: 1,
     })
@@ -80,7 +92,7 @@ describe("schedule()", () => {
   test("never plans more tokens than a step holds", () => {
     const plan = schedule(
       [...Array.from({ length: 8 }, (_, i) => prompt(`p${i}`, 100 + i)), decoding("d")],
-      { stepTokens: 64, mixedPromptTokens: 200 },
+      limitsOf(64, 200),
     )
     expect(plan.reduce((sum, { count }) => sum + count, 0)).toBe(64)
   })
@@ -145,9 +157,30 @@ describe("schedule()", () => {
 
   test("lets answers and prompts take turns where that is told", () => {
     const both = [prompt("p", 900), decoding("d")]
-    expect(counts(schedule(both, { ...LIMITS, turn: "answers" }))).toEqual({ d: 1 })
-    expect(counts(schedule(both, { ...LIMITS, turn: "prompts" }))).toEqual({ p: 128 })
-    expect(counts(schedule([prompt("p", 900)], { ...LIMITS, turn: "answers" }))).toEqual({ p: 512 })
-    expect(counts(schedule([decoding("d")], { ...LIMITS, turn: "prompts" }))).toEqual({ d: 1 })
+    const [answers, prompts] = [limitsOf(512, 128, "answers"), limitsOf(512, 128, "prompts")]
+    expect(counts(schedule(both, answers))).toEqual({ d: 1 })
+    expect(counts(schedule(both, prompts))).toEqual({ p: 128 })
+    expect(counts(schedule([prompt("p", 900)], answers))).toEqual({ p: 512 })
+    expect(counts(schedule([decoding("d")], prompts))).toEqual({ d: 1 })
+  })
+
+  test("asks how to mix with the prompts that would be computed, the most urgent first", () => {
+    const asked: string[][] = []
+    const limits: StepLimits<Named> = {
+      stepTokens: 512,
+      mix: (prompts) => {
+        asked.push(prompts.map(({ name }) => name))
+        return { kind: "both", promptTokens: 64 }
+      },
+    }
+    const sharing = {
+      common: (sequence: Named) => (sequence.name === "follower" ? 100 : 0),
+      isWholeOnly: false,
+    }
+    const sequences = [prompt("b", 300), prompt("a", 200), prompt("follower", 400)]
+    schedule(sequences, limits, sharing)
+    expect(asked).toEqual([])
+    schedule([...sequences, decoding("d")], limits, sharing)
+    expect(asked).toEqual([["a", "b"]])
   })
 })

@@ -28,16 +28,20 @@ export interface Schedulable {
   readonly clientLead: number
 }
 
-/** Limits of one step, in tokens. */
-export interface StepLimits {
+/** What a step has while there are both answers and prompts. */
+export interface Mix {
+  /** Both, or those whose turn it is, where it costs more to compute them together than one after the other. */
+  readonly kind: "both" | "answers" | "prompts"
+  /** Most prompt tokens: bounds how long answers stand still. */
+  readonly promptTokens: number
+}
+
+/** Limits of one step. */
+export interface StepLimits<T> {
+  /** Tokens in all. */
   readonly stepTokens: number
-  /** Most prompt tokens in a step that also decodes: bounds how long answers stand still. */
-  readonly mixedPromptTokens: number
-  /**
-   * Where it costs more to compute answers and prompts together than one after the other: whose turn it is while there
-   * are both. Undefined: both at once.
-   */
-  readonly turn?: "answers" | "prompts" | undefined
+  /** Gets the prompts that would be computed, the most urgent first. */
+  readonly mix: (prompts: readonly T[]) => Mix
 }
 
 /** Where sequences agree, and what that is good for. */
@@ -81,20 +85,24 @@ export const SHARED_TOKENS_MIN = 32
 /** Plans one step. Empty when nothing can run. */
 export function schedule<T extends Schedulable>(
   sequences: readonly T[],
-  limits: StepLimits,
+  limits: StepLimits<T>,
   sharing?: SharingRules<T>,
 ): PlanEntry<T>[] {
   const decoding = sequences.filter((sequence) => sequence.isDecoding)
   const prompts = sequences.filter((sequence) => !sequence.isDecoding)
-  const hasBoth = decoding.length > 0 && prompts.length > 0
-  const turn = hasBoth ? limits.turn : undefined
-  const plan = byUrgency(turn === "prompts" ? [] : decoding, (sequence) => -sequence.waitedSteps)
+  const chosen = leaders(byUrgency(prompts, urgency), sharing)
+  const mix =
+    decoding.length > 0 && chosen.length > 0
+      ? limits.mix(chosen.map(({ sequence }) => sequence))
+      : { kind: "both", promptTokens: limits.stepTokens }
+  const plan = byUrgency(
+    mix.kind === "prompts" ? [] : decoding,
+    (sequence) => -sequence.waitedSteps,
+  )
     .slice(0, limits.stepTokens)
     .map((sequence) => entry(sequence, 1))
-  if (turn === "answers") return plan
-  const left = limits.stepTokens - plan.length
-  let budget = hasBoth ? Math.min(left, limits.mixedPromptTokens) : left
-  const chosen = leaders(byUrgency(prompts, urgency), sharing)
+  if (mix.kind === "answers") return plan
+  let budget = Math.min(limits.stepTokens - plan.length, mix.promptTokens)
   // However many short ones come, the oldest goes on: some of the budget is kept for it.
   const oldest = chosen.toSorted((a, b) => b.sequence.ageSteps - a.sequence.ageSteps)[0]
   let kept = Math.min(oldest?.most ?? 0, Math.ceil(budget * OLDEST_SHARE))

@@ -102,6 +102,7 @@ export class Sequence {
   #knownTokens: number
   #cachedTokens = 0
   #shiftedTokens = 0
+  #shifts = 0
   #preemptions = 0
   /** The last token says that the answer is over. */
   #hasEnded = false
@@ -118,6 +119,10 @@ export class Sequence {
   /** See the scheduler. */
   clientLead = 0
   stopAt: number | undefined
+  /** It got its place by waiting longest; see admission. */
+  isElder = false
+  /** What it gave up when it had to give way, and will go on with if it is still there. */
+  wanted: Branch | undefined
   isAborted = false
   /** Stops listening to the caller's signal. */
   detachSignal: () => void = () => {}
@@ -167,8 +172,28 @@ export class Sequence {
     return this.#completion.length > 0 && this.remainingTokens === 1
   }
 
+  /** Raised when the context shifts. */
+  get revision(): number {
+    return this.#shifts
+  }
+
   get wasPreempted(): boolean {
     return this.#preemptions > 0
+  }
+
+  /** How often it had to give way. */
+  get preemptions(): number {
+    return this.#preemptions
+  }
+
+  /** Tokens of its prompt that came from the cache. */
+  get cachedTokens(): number {
+    return this.#cachedTokens
+  }
+
+  /** Milliseconds until it took part in a step; undefined as long as it has not. */
+  get queueMs(): number | undefined {
+    return this.#times.started === undefined ? undefined : this.#times.started - this.submittedAt
   }
 
   /** All known tokens; valid until the next is accepted. */
@@ -236,6 +261,8 @@ export class Sequence {
     this.#known.copyWithin(keep, keep + count, this.#knownTokens)
     this.#knownTokens -= count
     this.#shiftedTokens += count
+    this.#shifts++
+    this.stopAt = undefined
   }
 
   /** Ends the answer: sends what was held back, then `done`. */

@@ -3,7 +3,9 @@
  *
  * A node is a stretch of tokens, one cell each; a branch is a sequence id that holds every cell from the root to the
  * node where it ends. Branches with a common beginning share its nodes, so the cells in use are the lengths of all
- * nodes. A node lives as long as a branch holds it. Each scope has a root of its own: nothing is shared across.
+ * nodes. A node lives as long as a branch holds it, and where no branch ends and nothing forks there is no boundary
+ * between nodes: the tree is never deeper than there are branches. Each scope has a root of its own: nothing is shared
+ * across. Two branches may hold equal tokens in cells of their own; then several children begin alike.
  *
  * The tree only keeps the books. Whoever moves a branch makes the backend agree (`prefix-memory.ts`).
  *
@@ -105,6 +107,15 @@ export class TokenTree {
     return deepest(branch.node, { tokens, limit: branch.end + tokens.length, from: branch.end })
   }
 
+  /** As {@link findBelow} for the tokens that only this branch holds: how far others have them in their own cells. */
+  findBeside(branch: Branch): Match {
+    const { node } = branch
+    const { parent } = node
+    if (parent === undefined || node.holders > 1) return { node, end: node.end }
+    const own = { tokens: node.tokens, limit: node.end, from: parent.end }
+    return deepest(parent, own, node)
+  }
+
   /** The longest branch all of whose tokens begin the lookup, and that is not `except`. */
   findWhole(scope: string, lookup: Lookup, except?: Branch): Branch | undefined {
     const root = this.#roots.get(scope)
@@ -121,10 +132,10 @@ export class TokenTree {
     return best
   }
 
-  /** A branch that holds all cells of a match. */
-  holderOf({ node }: Match): Branch {
+  /** A branch that holds all cells of a match, and is not `except`. */
+  holderOf({ node }: Pick<Match, "node">, except?: Branch): Branch {
     for (let at: Node | undefined = node; at !== undefined; at = at.children[0]) {
-      for (const branch of at.ends) return branch
+      for (const branch of at.ends) if (branch !== except) return branch
     }
     throw new Error("Broken invariant: a node has a holder")
   }
@@ -135,6 +146,21 @@ export class TokenTree {
       if (at.active > 0) return Math.min(end, at.end)
     }
     return 0
+  }
+
+  /** Branches that end on the way to where a branch ends: it holds all that they do. */
+  endsBefore({ node }: Branch): Branch[] {
+    const found: Branch[] = []
+    for (let at = node.parent; at !== undefined; at = at.parent) found.push(...at.ends)
+    return found
+  }
+
+  /** Cells of a branch that no other running request holds. */
+  soleActiveCells(branch: Branch): number {
+    let cells = 0
+    for (let at: Node | undefined = branch.node; at?.active === 1; at = at.parent)
+      cells += at.length
+    return cells
   }
 
   /** Moves a branch to the end of a match, whose cells it now shares; what only it held is free. */
@@ -255,14 +281,17 @@ export class TokenTree {
     return upper
   }
 
-  /** Counts a branch in or out on the way up from a node, and drops nodes without holders. */
+  /** Counts a branch in or out on the way up from a node; drops nodes without holders, joins those without a fork. */
   #count(from: Node, holders: number, active: number): void {
     for (let node: Node | undefined = from; node !== undefined; node = node.parent) {
       const wasActive = node.active > 0
       node.holders += holders
       node.active += active
       if (wasActive !== node.active > 0) this.#activeCells += wasActive ? -node.length : node.length
-      if (node.holders > 0) continue
+      if (node.holders > 0) {
+        if (holders < 0) joinWithChild(node)
+        continue
+      }
       this.#cells -= node.length
       this.#unlink(node)
     }
@@ -290,6 +319,20 @@ function newNode(parent: Node | undefined): Node {
   }
 }
 
+/** Where no branch ends and nothing forks, a node and its only child are one stretch: the child takes all of it. */
+function joinWithChild(node: Node): void {
+  const { parent, children, ends } = node
+  const [child] = children
+  if (parent === undefined || child === undefined || children.length > 1 || ends.size > 0) return
+  const tokens = new Int32Array(node.length + child.length)
+  tokens.set(node.tokens.subarray(0, node.length))
+  tokens.set(child.tokens.subarray(0, child.length), node.length)
+  child.tokens = tokens
+  child.length = tokens.length
+  child.parent = parent
+  parent.children[parent.children.indexOf(node)] = child
+}
+
 function append(node: Node, tokens: Int32Array): void {
   const length = node.length + tokens.length
   if (length > node.tokens.length) {
@@ -303,10 +346,10 @@ function append(node: Node, tokens: Int32Array): void {
 }
 
 /** Descends as long as tokens agree. Where several children do, the one that agrees longest is taken. */
-function deepest(root: Node, lookup: Lookup): Match {
+function deepest(root: Node, lookup: Lookup, except?: Node): Match {
   let best: Match = { node: root, end: root.end }
   for (const child of root.children) {
-    const count = agreement(child, lookup)
+    const count = child === except ? 0 : agreement(child, lookup)
     if (count === 0) continue
     const match =
       count === child.length ? deepest(child, lookup) : { node: child, end: root.end + count }

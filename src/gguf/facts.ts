@@ -60,6 +60,8 @@ export interface ModelFacts {
   readonly blockCount: number | undefined
   /** Tokens the model was trained for. */
   readonly contextLength: number | undefined
+  /** Beyond it positions are computed in another way, in models that were made for longer contexts afterwards. */
+  readonly originalContextLength: number | undefined
   readonly embeddingLength: number | undefined
   /** The most of any layer. */
   readonly headCount: number | undefined
@@ -138,6 +140,7 @@ export function modelFacts(header: GgufHeader, otherParts: readonly GgufHeader[]
     fileBytes: sum(parts.map((part) => part.fileBytes)),
     weightsBytes: sum(tensors.map((tensor) => tensor.bytes)),
     contextLength: keys.integer("context_length"),
+    originalContextLength: keys.integer("rope.scaling.original_context_length"),
     vocabSize,
     slidingWindow: keys.integer("attention.sliding_window") || undefined,
     ...attentionFacts(keys),

@@ -11,8 +11,8 @@ import {
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 
-import { MemoryTier } from "../engine/prefix-tier.ts"
-import { DiskTier, joinTiers } from "./disk-tier.ts"
+import type { TierEntry } from "../engine/prefix-tier.ts"
+import { DiskTier } from "./disk-tier.ts"
 
 let folder = ""
 
@@ -34,42 +34,47 @@ function state(size: number, value = 7): Uint8Array {
   return new Uint8Array(size).fill(value)
 }
 
-function find(from: DiskTier, scope: string, ...values: number[]) {
-  return from.find(scope, { tokens: values, limit: values.length }, "prefix")
+/** The entry of a scope for exactly these tokens. */
+function find(from: DiskTier, scope: string, ...values: number[]): TierEntry | undefined {
+  return [...from.entries(scope)].find(({ tokens: all }) => all.join() === values.join())
+}
+
+function put(into: DiskTier, scope: string, all: Int32Array, bytes: Uint8Array, from = 0): void {
+  into.put(scope, { tokens: all, from }, bytes)
 }
 
 describe("DiskTier", () => {
   test("gives back what was put, before and after it is written, and in another process's life", async () => {
-    const large = state(300_000)
-    const first = tier()
-    first.put("a", tokens(1, 2, 3), large)
-    expect(find(first, "a", 1, 2, 3, 4)?.read()).toEqual(large)
+    const large = state(9_000_000).map((_, i) => i % 251)
+    const first = tier(1e8)
+    put(first, "a", tokens(1, 2, 3), large, 1)
+    expect(find(first, "a", 1, 2, 3)?.read()).toEqual(large)
     await first.flush()
-    expect(find(first, "a", 1, 2, 3, 4)?.read()).toEqual(large)
-    const found = find(tier(), "a", 1, 2, 9)
-    expect({ agreeing: found?.agreeing, tokens: found?.tokens }).toEqual({
-      agreeing: 2,
-      tokens: tokens(1, 2, 3),
-    })
-    expect(found?.read()).toEqual(large)
+    expect(await find(first, "a", 1, 2, 3)?.read()).toEqual(large)
+    const found = find(tier(1e8), "a", 1, 2, 3)
+    expect(found).toMatchObject({ from: 1, tokens: tokens(1, 2, 3) })
+    expect(await found?.read()).toEqual(large)
   })
 
-  test("keeps scopes apart", async () => {
+  test("keeps scopes apart, however long their names", async () => {
     const first = tier()
-    first.put("a", tokens(1, 2), state(10))
-    expect(find(first, "b", 1, 2)).toBeUndefined()
+    const scopes = ["a", "b".repeat(300), `${"b".repeat(300)}c`]
+    for (const [i, scope] of scopes.entries()) put(first, scope, tokens(1, 2), state(10, i))
     await first.flush()
-    expect(find(tier(), "b", 1, 2)).toBeUndefined()
+    const again = tier()
+    for (const [i, scope] of scopes.entries())
+      expect(await find(again, scope, 1, 2)?.read()).toEqual(state(10, i))
+    expect(find(again, "c", 1, 2)).toBeUndefined()
   })
 
   test("stays within its bytes, and forgets what was used longest ago", async () => {
     const first = tier(2500)
-    first.put("a", tokens(1), state(1000, 1))
-    first.put("a", tokens(2), state(1000, 2))
+    put(first, "a", tokens(1), state(1000, 1))
+    put(first, "a", tokens(2), state(1000, 2))
     await first.flush()
     await Bun.sleep(2)
-    find(first, "a", 1)?.read()
-    first.put("a", tokens(3), state(1000, 3))
+    await find(first, "a", 1)?.read()
+    put(first, "a", tokens(3), state(1000, 3))
     await first.flush()
     expect(first.bytes).toBeLessThanOrEqual(2500)
     expect([1, 2, 3].map((token) => find(first, "a", token) !== undefined)).toEqual([
@@ -78,13 +83,32 @@ describe("DiskTier", () => {
       true,
     ])
     expect(readdirSync(folder)).toHaveLength(2)
-    first.put("a", tokens(4), state(3000))
+    expect([first.accepts(2500), first.accepts(3000)]).toEqual([true, false])
+    put(first, "a", tokens(4), state(3000))
     expect(find(first, "a", 4)).toBeUndefined()
+  })
+
+  test("forgets the end of a prefix before its beginning", async () => {
+    const first = tier()
+    put(first, "a", tokens(1, 2, 3, 4), state(1000), 2)
+    put(first, "a", tokens(1, 2), state(1000))
+    await first.flush()
+    for (const name of readdirSync(folder)) utimesSync(join(folder, name), 1000, 1000)
+    expect([...tier(1500).entries("a")].map(({ from }) => from)).toEqual([0])
+  })
+
+  test("takes no more than it can write when the disk does not keep up", async () => {
+    const slow = tier(2 ** 40)
+    expect(slow.accepts(512 * 2 ** 20)).toBe(true)
+    put(slow, "a", tokens(1), state(1000))
+    expect(slow.accepts(512 * 2 ** 20)).toBe(false)
+    await slow.flush()
+    expect(slow.accepts(512 * 2 ** 20)).toBe(true)
   })
 
   test("a smaller limit is kept to at the next start", async () => {
     const first = tier()
-    for (const token of [1, 2, 3]) first.put("a", tokens(token), state(1000))
+    for (const token of [1, 2, 3]) put(first, "a", tokens(token), state(1000))
     await first.flush()
     expect(tier(1500).bytes).toBeLessThanOrEqual(1500)
     expect(readdirSync(folder)).toHaveLength(1)
@@ -99,13 +123,13 @@ describe("DiskTier", () => {
       (path) =>
         writeFileSync(
           path,
-          readFileSync(path, "latin1").replace('"format":1', '"format":9'),
+          readFileSync(path, "latin1").replace('"format":2', '"format":9'),
           "latin1",
         ),
     ],
   ])("a file that is %s is not used, and removed", async (_, damage) => {
     const first = tier()
-    first.put("a", tokens(1, 2, 3), state(1000))
+    put(first, "a", tokens(1, 2, 3), state(1000))
     await first.flush()
     damage(join(folder, readdirSync(folder)[0] ?? ""))
     expect(find(tier(), "a", 1, 2, 3)).toBeUndefined()
@@ -114,24 +138,24 @@ describe("DiskTier", () => {
 
   test("a state with a flipped bit is not given out", async () => {
     const first = tier()
-    first.put("a", tokens(1, 2, 3), state(1000))
+    put(first, "a", tokens(1, 2, 3), state(1000))
     await first.flush()
     const path = join(folder, readdirSync(folder)[0] ?? "")
     const bytes = readFileSync(path)
     bytes[bytes.length - 5] = 6
     writeFileSync(path, bytes)
     const again = tier()
-    expect(find(again, "a", 1, 2, 3)?.read()).toBeUndefined()
+    expect(await find(again, "a", 1, 2, 3)?.read()).toBeUndefined()
     expect(find(again, "a", 1, 2, 3)).toBeUndefined()
     expect(readdirSync(folder)).toEqual([])
   })
 
   test("a file that another process removed is no entry any more", async () => {
     const first = tier()
-    first.put("a", tokens(1), state(10))
+    put(first, "a", tokens(1), state(10))
     await first.flush()
     rmSync(join(folder, readdirSync(folder)[0] ?? ""))
-    expect(find(first, "a", 1)?.read()).toBeUndefined()
+    expect(await find(first, "a", 1)?.read()).toBeUndefined()
     expect(find(first, "a", 1)).toBeUndefined()
   })
 
@@ -152,44 +176,20 @@ describe("DiskTier", () => {
       warn: (text) => complaints.push(text),
     })
     rmSync(gone, { recursive: true })
-    first.put("a", tokens(1), state(10))
+    put(first, "a", tokens(1), state(10))
     await first.flush()
     expect(complaints[0]).toStartWith("Cannot keep a prefix on disk: ")
     expect(find(first, "a", 1)).toBeUndefined()
   })
-})
 
-describe("DiskTier where only whole states can be used", () => {
-  test("finds and has only what agrees entirely", () => {
-    const states = tier()
-    states.put("a", tokens(1, 2, 3, 4), state(10))
-    const lookup = { tokens: [1, 2, 3, 9], limit: 4 }
-    expect(states.find("a", lookup, "whole")).toBeUndefined()
-    expect(states.has("a", tokens(1, 2), "whole")).toBe(false)
-    states.put("a", tokens(1, 2), state(10))
-    expect(states.has("a", tokens(1, 2), "whole")).toBe(true)
-    expect(states.find("a", lookup, "whole")?.agreeing).toBe(2)
-  })
-})
-
-describe("joinTiers()", () => {
-  test("puts a state into those that have only a longer one", () => {
-    const [one, other] = [new MemoryTier(1000), new MemoryTier(1000)]
-    one.put("a", tokens(1, 2, 3), state(10))
-    const both = joinTiers([one, other])
-    both.put("a", tokens(1, 2), state(10))
-    expect([one, other].map((each) => each.has("a", tokens(1, 2), "whole"))).toEqual([true, true])
-    both.put("a", tokens(1, 2), state(10))
-    expect([one.bytes, other.bytes]).toEqual([20, 10])
-  })
-
-  test("puts into all and finds the longest", () => {
-    const [small, large] = [new MemoryTier(10), new MemoryTier(1000)]
-    const both = joinTiers([small, large])
-    both.put("a", tokens(1, 2), state(8))
-    both.put("a", tokens(1, 2, 3), state(100))
-    expect(both.find("a", { tokens: [1, 2, 3, 4], limit: 4 }, "prefix")?.agreeing).toBe(3)
-    expect(both.has("a", tokens(1, 2), "prefix")).toBe(true)
-    expect(both.has("a", tokens(1, 2, 3), "prefix")).toBe(false)
+  test("what is forgotten before it is written leaves no file", async () => {
+    const first = tier()
+    put(first, "a", tokens(1), state(10))
+    find(first, "a", 1)?.forget()
+    put(first, "a", tokens(2), state(10))
+    await first.flush()
+    expect(readdirSync(folder)).toHaveLength(1)
+    find(first, "a", 2)?.forget()
+    expect(readdirSync(folder)).toEqual([])
   })
 })

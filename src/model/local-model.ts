@@ -12,7 +12,8 @@ import { type LoadMode, loadModel, type NativeModel } from "../../ffi/model.ts"
 import type { NativeLibrary } from "../../ffi/native.ts"
 import type { ChatEvent } from "../chat/message.ts"
 import { Embedder } from "../engine/embedder.ts"
-import { Engine, type EngineStatus } from "../engine/engine.ts"
+import type { EngineStatus } from "../engine/engine-status.ts"
+import { Engine } from "../engine/engine.ts"
 import type { SamplingOptions } from "../engine/sampling.ts"
 import { type ModelFacts, kvBytesPerToken, modelFacts } from "../gguf/facts.ts"
 import type { TensorTypeName } from "../gguf/format.ts"
@@ -20,12 +21,12 @@ import { readModel } from "../gguf/split.ts"
 import { assert, CriaError } from "../util/errors.ts"
 import { memoryState } from "../util/memory.ts"
 import { answerEvents } from "./answer.ts"
-import { type DiskTier, joinTiers } from "./disk-tier.ts"
+import type { DiskTier } from "./disk-tier.ts"
 import { fitContext } from "./fit.ts"
 import { type PreparedPrompt, PromptBuilder } from "./prompt.ts"
 import type { AnswerRequest, LoadedFacts, LoadOptions } from "./request.ts"
 import { afterThinking } from "./thinking-grammar.ts"
-import { createTiers } from "./tiers.ts"
+import { createTiers, type StateIdentity, type Tiers } from "./tiers.ts"
 import { loadablePath } from "./translate.ts"
 
 /** Tokens in a step: llama.cpp's own default, beyond which prefill gets no faster on CPUs. */
@@ -50,6 +51,8 @@ const EMBEDDING_LOGITS_BYTES = 512 * 2 ** 20
 export interface LoadHooks {
   /** Fractions from 0 to 1. */
   readonly onProgress?: (fraction: number) => void
+  /** Gets a sentence when something goes on without a part of it. */
+  readonly warn?: (message: string) => void
   readonly signal?: AbortSignal
   /** Folder for files that can be made again; some models of Ollama's registry need one. */
   readonly cache?: string
@@ -73,18 +76,19 @@ export class LocalModel implements AsyncDisposable {
     model: NativeModel
     backend: NativeBackend
     options: LoadOptions
+    tiers: Tiers
   }) {
     this.facts = parts.facts
     this.loaded = parts.loaded
     this.#model = parts.model
     this.#options = parts.options
     this.#prompts = new PromptBuilder(parts.model)
-    const tiers = createTiers(parts.options, parts.loaded)
-    this.#disk = tiers.disk
+    this.#disk = parts.tiers.disk
     this.#engine = new Engine(parts.backend, parts.model.vocabulary, {
       contextTokens: parts.loaded.contextTokens,
       ...(parts.options.parallel === undefined ? {} : { parallelMax: parts.options.parallel }),
-      ...(tiers.all.length === 0 ? {} : { tier: joinTiers(tiers.all) }),
+      ...(parts.options.queueMax === undefined ? {} : { queueMax: parts.options.queueMax }),
+      ...(parts.tiers.all === undefined ? {} : { tier: parts.tiers.all }),
       now: () => performance.now(),
     })
   }
@@ -140,7 +144,10 @@ export class LocalModel implements AsyncDisposable {
         gpuBytes: hasGpu(library) && options.gpuLayers !== 0 ? totalBytes : 0,
         llamaVersion: library.system().llama_version,
       }
-      return new LocalModel({ facts, loaded, model, backend, options })
+      const files = [...paths, ...(options.adapters ?? [])]
+      const identity = { files, settings: stateSettings(options, facts, { backend, library }) }
+      const tiers = createTiers(options, identity, hooks.warn ?? (() => {}))
+      return new LocalModel({ facts, loaded, model, backend, options, tiers })
     } catch (error) {
       model[Symbol.dispose]()
       throw error
@@ -149,6 +156,16 @@ export class LocalModel implements AsyncDisposable {
 
   get status(): EngineStatus {
     return this.#engine.status
+  }
+
+  /** Resolves with the reason when nothing can be computed any more. */
+  get broken(): Promise<CriaError> {
+    return this.#engine.broken
+  }
+
+  /** The status after each step; see {@link Engine.statuses}. */
+  statuses(signal?: AbortSignal): AsyncGenerator<EngineStatus> {
+    return this.#engine.statuses(signal)
   }
 
   /** Renders the prompt of a request without answering it. */
@@ -275,6 +292,24 @@ export class LocalModel implements AsyncDisposable {
       ...contextOptions(this.#options),
     })
     return new Embedder(backend)
+  }
+}
+
+/** What the values of a state and their layout depend on, beside the files. */
+function stateSettings(
+  { cacheType, flashAttention }: LoadOptions,
+  { originalContextLength }: ModelFacts,
+  { backend, library }: { backend: NativeBackend; library: NativeLibrary },
+): StateIdentity["settings"] {
+  const { cells, memory, sharing } = backend.info
+  return {
+    cacheType,
+    flashAttention,
+    memory,
+    sharing,
+    llama: library.system().llama_version,
+    // Models with two sets of rope factors choose one by the size of the context.
+    isLong: originalContextLength !== undefined && cells > originalContextLength,
   }
 }
 

@@ -74,6 +74,8 @@ export interface LoadOptions {
   readonly contextTokens?: number
   /** Requests that can have a full context at the same time; undefined: what fits. */
   readonly parallel?: number
+  /** Requests that may wait. */
+  readonly queueMax?: number
   /** Tokens in a step. */
   readonly batchTokens?: number
   readonly threads?: number

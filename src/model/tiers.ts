@@ -5,36 +5,78 @@
  */
 
 import { createHash } from "node:crypto"
-import { statSync } from "node:fs"
+import { mkdirSync, readdirSync, rmSync, statSync, utimesSync } from "node:fs"
 import { basename, join } from "node:path"
 
-import { MemoryTier, type PrefixTier } from "../engine/prefix-tier.ts"
+import { joinTiers, MemoryTier, type PrefixTier } from "../engine/prefix-tier.ts"
 import { DiskTier } from "./disk-tier.ts"
-import type { LoadedFacts, LoadOptions } from "./request.ts"
+import type { LoadOptions } from "./request.ts"
 
-/** Makes the tiers that the options ask for. */
-export function createTiers(
-  options: LoadOptions,
-  loaded: LoadedFacts,
-): { readonly all: readonly PrefixTier[]; readonly disk: DiskTier | undefined } {
-  const { prefixRamBytes, prefixDisk } = options
-  const ram = prefixRamBytes === undefined ? [] : [new MemoryTier(prefixRamBytes)]
-  if (prefixDisk === undefined) return { all: ram, disk: undefined }
-  const folder = join(prefixDisk.folder, stateKey(options, loaded))
-  const disk = new DiskTier({ folder, bytesMax: prefixDisk.bytesMax })
-  return { all: [...ram, disk], disk }
+/** Folders of models that were not loaded for so long are removed: of old versions, of models that are gone. */
+const UNUSED_MS = 30 * 24 * 3600 * 1000
+
+/** Everything that a saved state depends on, beside what it says itself. */
+export interface StateIdentity {
+  /** The files that were loaded: weights, adapters. */
+  readonly files: readonly string[]
+  /** What else changes the values or their layout. */
+  readonly settings: Readonly<Record<string, string | number | boolean>>
 }
 
-/** What a saved state depends on: the weights, what acts on them, the layout of the cells, and who wrote it. */
-function stateKey(options: LoadOptions, { llamaVersion }: LoadedFacts): string {
-  const files = [options.path, ...(options.adapters ?? [])].map((path) => {
+/** The tiers of a model, and what has to be waited for before they go away. */
+export interface Tiers {
+  readonly all: PrefixTier | undefined
+  readonly disk: DiskTier | undefined
+}
+
+/** Makes the tiers that the options ask for. A disk that cannot be used is warned about and done without. */
+export function createTiers(
+  { prefixRamBytes, prefixDisk }: LoadOptions,
+  identity: StateIdentity,
+  warn: (message: string) => void,
+): Tiers {
+  const ram = prefixRamBytes === undefined ? [] : [new MemoryTier(prefixRamBytes)]
+  const disk = prefixDisk === undefined ? undefined : openDisk(prefixDisk, identity, warn)
+  const tiers = disk === undefined ? ram : [...ram, disk]
+  return { all: tiers.length === 0 ? undefined : joinTiers(tiers), disk }
+}
+
+function openDisk(
+  { folder: parent, bytesMax }: NonNullable<LoadOptions["prefixDisk"]>,
+  identity: StateIdentity,
+  warn: (message: string) => void,
+): DiskTier | undefined {
+  try {
+    mkdirSync(parent, { recursive: true, mode: 0o700 })
+    const folder = join(parent, stateKey(identity))
+    const disk = new DiskTier({ folder, bytesMax, warn })
+    utimesSync(folder, new Date(), new Date())
+    removeUnused(parent)
+    return disk
+  } catch (error) {
+    warn(`Cannot keep prefixes on disk: ${String(error)}`)
+    return undefined
+  }
+}
+
+function removeUnused(parent: string): void {
+  for (const name of readdirSync(parent)) {
+    const path = join(parent, name)
+    if (Date.now() - statSync(path).mtimeMs > UNUSED_MS)
+      rmSync(path, { recursive: true, force: true })
+  }
+}
+
+/** Names a folder: states of another identity are in another one. */
+export function stateKey({ files, settings }: StateIdentity): string {
+  const described = files.map((path) => {
     const { size, mtimeMs } = statSync(path)
     // Blobs are named for their content.
     return basename(path).startsWith("sha256-") ? [basename(path), size] : [path, size, mtimeMs]
   })
-  const { cacheType, flashAttention } = options
+  const sorted = Object.entries(settings).toSorted(([a], [b]) => (a < b ? -1 : 1))
   return createHash("sha256")
-    .update(JSON.stringify([files, cacheType, flashAttention, llamaVersion]))
+    .update(JSON.stringify([described, sorted]))
     .digest("hex")
     .slice(0, 32)
 }

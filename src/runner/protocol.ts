@@ -10,7 +10,7 @@ import { z } from "zod"
 
 import type { ChatEvent, Message, Tool } from "../chat/message.ts"
 import { CACHE_TYPES } from "../engine/cache-type.ts"
-import type { EngineStatus } from "../engine/engine.ts"
+import type { EngineStatus } from "../engine/engine-status.ts"
 import type { SamplingOptions } from "../engine/sampling.ts"
 import type { AnswerInput, AnswerRequest, LoadedFacts, LoadOptions } from "../model/request.ts"
 import { CriaError, ERROR_CODES, type ErrorCode } from "../util/errors.ts"
@@ -18,7 +18,7 @@ import { CriaError, ERROR_CODES, type ErrorCode } from "../util/errors.ts"
 export type { AnswerInput, AnswerRequest, EngineStatus, LoadedFacts, LoadOptions }
 
 /** Raised whenever a frame changes. */
-export const PROTOCOL_VERSION = 3
+export const PROTOCOL_VERSION = 4
 
 const message: z.ZodType<Message> = z.object({
   role: z.string(),
@@ -74,6 +74,8 @@ const input: z.ZodType<AnswerInput> = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("text"), text: z.string() }),
 ])
 
+const priority = z.enum(["interactive", "normal", "batch"])
+
 const answerRequest: z.ZodType<AnswerRequest> = z.object({
   input,
   sampling,
@@ -86,7 +88,7 @@ const answerRequest: z.ZodType<AnswerRequest> = z.object({
   shift: z.object({ keepTokens: z.number() }).exactOptional(),
   terms: z
     .object({
-      priority: z.enum(["interactive", "normal", "batch"]).exactOptional(),
+      priority: priority.exactOptional(),
       client: z.string().exactOptional(),
       cacheScope: z.string().nullable().exactOptional(),
     })
@@ -99,6 +101,7 @@ const loadOptions: z.ZodType<LoadOptions> = z.object({
   adapters: z.array(z.string()).exactOptional(),
   contextTokens: z.number().exactOptional(),
   parallel: z.number().exactOptional(),
+  queueMax: z.number().exactOptional(),
   batchTokens: z.number().exactOptional(),
   threads: z.number().exactOptional(),
   gpuLayers: z.number().exactOptional(),
@@ -184,17 +187,49 @@ const engineStatus: z.ZodType<EngineStatus> = z.object({
   cachedCells: z.number(),
   totalCells: z.number(),
   counters: z.object({
+    accepted: z.number(),
+    finished: z.number(),
+    aborted: z.number(),
+    failed: z.number(),
+    refused: z.number(),
     steps: z.number(),
+    reusedGraphs: z.number(),
     promptTokens: z.number(),
+    cachedTokens: z.number(),
     completionTokens: z.number(),
     preemptions: z.number(),
     evictedTokens: z.number(),
     savedTokens: z.number(),
     restoredTokens: z.number(),
+    queueMs: z.number(),
     decodeMs: z.number(),
     sampleMs: z.number(),
     betweenMs: z.number(),
   }),
+  step: z
+    .object({
+      tokens: z.number(),
+      promptTokens: z.number(),
+      rows: z.number(),
+      decodeMs: z.number(),
+      sampleMs: z.number(),
+      betweenMs: z.number(),
+    })
+    .optional(),
+  requests: z.array(
+    z.object({
+      state: z.enum(["waiting", "reading", "answering"]),
+      position: z.number().exactOptional(),
+      priority,
+      client: z.string(),
+      promptTokens: z.number(),
+      cachedTokens: z.number(),
+      computedTokens: z.number(),
+      completionTokens: z.number(),
+      preemptions: z.number(),
+      ageMs: z.number(),
+    }),
+  ),
 })
 
 const frame = z.discriminatedUnion("type", [

@@ -213,7 +213,10 @@ describe("what would end the process in llama.cpp", () => {
     assert.throws(() => context.removeSequence(2, 0, -1), /sequence is 2, expected 0 to 1/)
     assert.throws(() => context.copySequence(0, -1, { from: 0, to: -1 }), /sequence is -1/)
     assert.throws(() => context.range(99), /sequence is 99/)
-    assert.throws(() => context.restore(0, Uint8Array.of(1, 2, 3)), { code: "invalid-input" })
+    const all = { from: 0, to: 3 }
+    assert.throws(() => context.restore(1, Uint8Array.of(1, 2, 3), all), { code: "invalid-input" })
+    assert.throws(() => context.restore(0, Uint8Array.of(1, 2, 3), all), /saving and restoring/)
+    assert.throws(() => context.save(1, 3, 3), /positions are 3 to 3/)
     assert.throws(() => context.embedding(0), /the last step computed no such embedding/)
     const shift = library.functions.cria_sequence_shift
     assert.ok(shift(1_000_000, 0, 0, -1, 1) < 0)
@@ -295,9 +298,14 @@ describe("memory", () => {
     const { NativeBackend } = await import("../../ffi/backend.ts")
     const backend = new NativeBackend(model, context)
     const prompt = tokensOf(model, PROMPT)
-    await decode(backend, { tokens: prompt.subarray(0, -1) })
-    const saved = context.save(0)
-    context.restore(3, saved)
+    const last = prompt.length - 1
+    await decode(backend, { tokens: prompt.subarray(0, -1), sequence: 1 })
+    // In two parts, as a tier keeps them.
+    const [beginning, end] = [context.save(1, 0, 10), context.save(1, 5, last)]
+    assert.equal(end.length, context.stateBytes(1, 5, last))
+    context.restore(3, beginning, { from: 0, to: 8 })
+    assert.deepEqual(context.range(3), [0, 7])
+    context.restore(3, end, { from: 8, to: last })
     const restored = await greedy(backend, prompt.subarray(-1), {
       count: 5,
       sequence: 3,
@@ -307,12 +315,17 @@ describe("memory", () => {
       restored,
       await greedy(backend, prompt.subarray(-1), {
         count: 5,
-        sequence: 0,
+        sequence: 1,
         from: prompt.length - 1,
       }),
     )
-    assert.throws(() => context.restore(2, saved.subarray(0, saved.length / 2)), {
-      code: "invalid-input",
-    })
+    const cut = end.subarray(0, end.length / 2)
+    context.restore(2, beginning, { from: 0, to: 8 })
+    for (const [bytes, part] of [
+      [cut, { from: 8, to: last }],
+      [beginning, { from: 8, to: 11 }],
+    ] as const)
+      assert.throws(() => context.restore(2, bytes, part), { code: "invalid-input" })
+    assert.deepEqual(context.range(2), [0, 7])
   })
 })

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict"
 
 import type { Engine } from "../../src/engine/engine.ts"
-import { MemoryTier } from "../../src/engine/prefix-tier.ts"
+import { MemoryTier, type PrefixTier } from "../../src/engine/prefix-tier.ts"
 import {
   type Answer,
   assertSame,
@@ -15,6 +15,11 @@ import {
 import { describe, GREEDY, test } from "./support.ts"
 
 const TIER_BYTES = 512 * 2 ** 20
+
+/** A tier that is still there for the next engine. */
+class KeptTier extends MemoryTier {
+  override readonly persists = true
+}
 
 /** What follows a question and its answer, as the next turn of a chat does. */
 function turn(laboratory: Laboratory, { prompt, cold }: Question): Promise<Question> {
@@ -171,7 +176,7 @@ for (const kind of KINDS) {
 
     test("after states were saved and restored, in another context and beside others", async () => {
       await using laboratory = await Laboratory.open(kind)
-      const tier = new MemoryTier(TIER_BYTES)
+      const tier = new KeptTier(TIER_BYTES)
       const firsts = await questions(
         laboratory,
         Array.from({ length: 8 }, () => []),
@@ -229,22 +234,23 @@ for (const kind of KINDS) {
       await using laboratory = await Laboratory.open(kind)
       const question = await laboratory.question([], 100)
       const next = await turn(laboratory, question)
-      const entries: { tokens: Int32Array; state: Uint8Array }[] = []
+      const entries: { tokens: Int32Array; from: number; state: Uint8Array }[] = []
       const damage = [
         (state: Uint8Array) => state.slice(0, state.length / 2),
         (state: Uint8Array) => state.map((byte, i) => (i < 64 ? 255 : byte)),
         () => new Uint8Array(0),
       ]
       for (const harm of damage) {
-        const damaged = {
-          find: () => {
-            const [entry] = entries
-            if (entry === undefined) return undefined
-            return { ...entry, agreeing: entry.tokens.length, read: () => harm(entry.state) }
-          },
-          has: () => false,
-          put: (_: string, tokens: Int32Array, state: Uint8Array) =>
-            entries.push({ tokens, state }),
+        const damaged: PrefixTier = {
+          persists: true,
+          entries: () =>
+            entries.map((entry) => ({
+              ...entry,
+              read: () => harm(entry.state),
+              forget: () => void entries.splice(entries.indexOf(entry), 1),
+            })),
+          accepts: () => true,
+          put: (_, entry, state) => void entries.push({ ...entry, state }),
         }
         entries.length = 0
         {

@@ -11,12 +11,13 @@ import { describe, expect, test } from "bun:test"
 import { Engine } from "../../src/engine/engine.ts"
 import { FakeBackend, fakeToken, fakeVocabulary } from "../../src/engine/fake-backend.ts"
 import type { FakeMemory } from "../../src/engine/fake-cells.ts"
-import { MemoryTier } from "../../src/engine/prefix-tier.ts"
+import { MemoryTier, type PrefixTier, type TierEntry } from "../../src/engine/prefix-tier.ts"
 import { SAMPLING_DEFAULTS } from "../../src/engine/sampling.ts"
 import type { EngineEvent, GenerateRequest } from "../../src/engine/sequence.ts"
+import { CriaError } from "../../src/util/errors.ts"
 import { random } from "./random.ts"
 
-const RUNS = Number(process.env["CRIA_SIMULATIONS"] ?? 300)
+const RUNS = Number(process.env["CRIA_SIMULATIONS"] ?? 1500)
 const VOCABULARY = 64
 const END = VOCABULARY - 1
 
@@ -37,6 +38,43 @@ function alone({ prompt, maxTokens, sampling, shift }: GenerateRequest, context:
   return answer
 }
 
+/** A tier as slow as a disk, from which now and then a state cannot be read. */
+class SlowTier implements PrefixTier {
+  readonly persists = true
+  readonly #memory: MemoryTier
+  readonly #pick: (max: number) => number
+
+  constructor(bytesMax: number, pick: (max: number) => number) {
+    this.#memory = new MemoryTier(bytesMax)
+    this.#pick = pick
+  }
+
+  *entries(scope: string): Iterable<TierEntry> {
+    for (const entry of this.#memory.entries(scope)) {
+      const { tokens, from } = entry
+      yield { tokens, from, read: () => this.#read(entry), forget: () => entry.forget() }
+    }
+  }
+
+  accepts(bytes: number): boolean {
+    return this.#memory.accepts(bytes)
+  }
+
+  put(...args: Parameters<MemoryTier["put"]>): void {
+    this.#memory.put(...args)
+  }
+
+  async #read(entry: TierEntry): Promise<Uint8Array | undefined> {
+    for (let turns = this.#pick(60); turns > 0; turns--) await Promise.resolve()
+    return this.#pick(8) === 0 ? undefined : entry.read()
+  }
+}
+
+function randomTier(pick: (max: number) => number): PrefixTier | undefined {
+  const bytes = pick(4000)
+  return [undefined, new MemoryTier(bytes), new SlowTier(bytes, pick)][pick(3)]
+}
+
 interface Outcome {
   readonly trace: string
   readonly steps: number
@@ -44,6 +82,8 @@ interface Outcome {
   readonly cachedTokens: number
   readonly preemptions: number
   readonly restoredTokens: number
+  readonly refused: number
+  readonly aborted: number
 }
 
 interface World {
@@ -52,7 +92,7 @@ interface World {
   /** Beginnings that requests have in common. */
   readonly prefixes: readonly (readonly number[])[]
   /** What was asked for, for the bound on the number of steps. */
-  readonly asked: { tokens: number; cached: number }
+  readonly asked: { tokens: number; cached: number; refused: number }
 }
 
 const MEMORIES: readonly FakeMemory[] = ["dense", "dense", "window", "recurrent"]
@@ -71,23 +111,29 @@ async function simulate(seed: number): Promise<Outcome> {
   }
   const contextTokens = 24 + pick(Math.min(sizes.cells - 24, 160))
   const trace: string[] = []
-  const tier = pick(3) === 0 ? new MemoryTier(pick(4000)) : undefined
+  const tier = randomTier(pick)
+  let sampledRows = 0
+  // On some machines a step takes seconds, so that waiting comes to count.
+  const stepMs = [1, 1000, 10_000][pick(3)] ?? 1
   const backend: FakeBackend = new FakeBackend({
     ...sizes,
     vocabularyTokens: VOCABULARY,
     onStep: (step) => {
       trace.push(`${step.tokens}/${step.rows}`)
+      sampledRows = step.rows
       checkInvariants(step)
     },
-    // Now and then a step is cut short, as when an abort arrives.
-    codeOf: () => (pick(50) === 0 ? 2 : undefined),
+    // Now and then a step is cut short, as when an abort arrives; one of several requests finds no cells, or fails.
+    codeOf: () => (pick(40) === 0 ? ([2, 1, -3][sampledRows > 1 ? pick(3) : 0] ?? 2) : undefined),
     decodeMicros: ({ tokens }) => 1000 + 300 * tokens,
   })
   const engine = new Engine(backend, fakeVocabulary(VOCABULARY), {
     contextTokens,
     ...(pick(2) === 0 ? { mixedPromptTokens: 1 + pick(sizes.batchTokens) } : {}),
     ...(tier === undefined ? {} : { tier }),
-    now: () => trace.length,
+    ...(pick(3) === 0 ? { queueMax: 1 + pick(8) } : {}),
+    ...(pick(3) === 0 ? { parallelMax: 1 + pick(rows) } : {}),
+    now: () => trace.length * stepMs,
   })
 
   function checkInvariants({ tokens, rows: sampled }: { tokens: number; rows: number }): void {
@@ -101,9 +147,22 @@ async function simulate(seed: number): Promise<Outcome> {
   }
 
   const prefixes = Array.from({ length: 1 + pick(3) }, () => numbers(pick(contextTokens), pick))
-  const world: World = { pick, contextTokens, prefixes, asked: { tokens: 0, cached: 0 } }
-  await Promise.all(Array.from({ length: 4 + pick(20) }, () => visitor(engine, world)))
-  const { running, waiting, activeCells, cachedCells, counters } = engine.status
+  const world: World = {
+    pick,
+    contextTokens,
+    prefixes,
+    asked: { tokens: 0, cached: 0, refused: 0 },
+  }
+  const visitors = 4 + pick(20)
+  await Promise.all(Array.from({ length: visitors }, () => visitor(engine, world)))
+  const { running, waiting, activeCells, cachedCells, counters, requests } = engine.status
+  expect(requests).toEqual([])
+  expect(counters.accepted + counters.refused).toBe(visitors)
+  expect(counters.finished + counters.aborted).toBe(counters.accepted)
+  expect({ refused: counters.refused, failed: counters.failed }).toEqual({
+    refused: world.asked.refused,
+    failed: 0,
+  })
   expect({ running, waiting, activeCells }).toEqual({ running: 0, waiting: 0, activeCells: 0 })
   expect(backend.usedCells).toBe(cachedCells)
   expect(backend.liveSamplers).toBe(0)
@@ -117,6 +176,8 @@ async function simulate(seed: number): Promise<Outcome> {
     cachedTokens: world.asked.cached,
     preemptions: counters.preemptions,
     restoredTokens: counters.restoredTokens,
+    refused: counters.refused,
+    aborted: counters.aborted,
   }
 }
 
@@ -151,7 +212,11 @@ async function visitor(engine: Engine, world: World): Promise<void> {
   asked.tokens += request.prompt.length + request.maxTokens
   const leavesAfter = pick(4) === 0 ? pick(6) : Infinity
   const controller = new AbortController()
-  const events = engine.submit(request, controller.signal)
+  const events = submit(engine, request, controller.signal)
+  if (events === undefined) {
+    asked.refused++
+    return
+  }
   const expected = alone(request, contextTokens)
   let seen = 0
   try {
@@ -169,6 +234,16 @@ async function visitor(engine: Engine, world: World): Promise<void> {
   }
 }
 
+/** Undefined when too many wait. */
+function submit(engine: Engine, request: GenerateRequest, signal: AbortSignal) {
+  try {
+    return engine.submit(request, signal)
+  } catch (error) {
+    if (error instanceof CriaError && error.code === "busy") return undefined
+    throw error
+  }
+}
+
 function check(event: Extract<EngineEvent, { kind: "done" }>, expected: readonly number[]): void {
   const { usage, completion } = event
   expect([...completion]).toEqual([...expected])
@@ -179,7 +254,14 @@ function check(event: Extract<EngineEvent, { kind: "done" }>, expected: readonly
 
 describe("engine under random load", () => {
   test(`keeps every invariant in ${RUNS} seeded runs`, async () => {
-    const sums = { steps: 0, cachedTokens: 0, preemptions: 0, restoredTokens: 0 }
+    const sums = {
+      steps: 0,
+      cachedTokens: 0,
+      preemptions: 0,
+      restoredTokens: 0,
+      refused: 0,
+      aborted: 0,
+    }
     for (let seed = 1; seed <= RUNS; seed++) {
       try {
         const outcome = await simulate(seed)
@@ -187,6 +269,8 @@ describe("engine under random load", () => {
         sums.cachedTokens += outcome.cachedTokens
         sums.preemptions += outcome.preemptions
         sums.restoredTokens += outcome.restoredTokens
+        sums.refused += outcome.refused
+        sums.aborted += outcome.aborted
       } catch (error) {
         throw new Error(`seed ${seed}: ${String(error)}`, { cause: error })
       }
@@ -196,6 +280,8 @@ describe("engine under random load", () => {
     expect(sums.cachedTokens).toBeGreaterThan(RUNS)
     expect(sums.preemptions).toBeGreaterThan(RUNS / 10)
     expect(sums.restoredTokens).toBeGreaterThan(RUNS / 10)
+    expect(sums.refused).toBeGreaterThan(RUNS / 10)
+    expect(sums.aborted).toBeGreaterThan(RUNS)
   })
 
   test("takes the same steps for the same seed", async () => {

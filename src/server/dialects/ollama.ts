@@ -11,6 +11,7 @@ import type {
   GenerateRequest,
   Metrics,
   ModelDetails,
+  PsEngine,
   PsModel,
   ShowReply,
   TagsModel,
@@ -238,10 +239,19 @@ export function psModel(loaded: LoadedModel, now: number, status?: EngineStatus)
   }
 }
 
-/** All counts in one object, in the API's spelling. */
-function engineFields({ counters, ...now }: EngineStatus): Record<string, number> {
-  const fields = Object.entries({ ...now, ...counters })
-  return Object.fromEntries(fields.map(([key, value]) => [spelled(key), value]))
+/** All counts in one object, the last step and the requests, in the API's spelling. */
+function engineFields({ counters, step, requests, ...now }: EngineStatus): PsEngine {
+  return {
+    ...spelledFields({ ...now, ...counters }),
+    ...(step === undefined ? {} : { step: spelledFields(step) }),
+    requests: requests.map((request) => spelledFields(request)),
+  }
+}
+
+function spelledFields<T extends object>(fields: T): Record<string, T[keyof T]> {
+  return Object.fromEntries(
+    Object.entries(fields).map(([key, value]) => [spelled(key), value as T[keyof T]]),
+  )
 }
 
 function spelled(key: string): string {
