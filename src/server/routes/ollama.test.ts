@@ -126,9 +126,13 @@ describe("GET /api/ps", () => {
       '{"models":[{"name":"tiny:latest","model":"tiny:latest","size":1500,"digest":"D","details":{' +
         '"format":"gguf","family":"llama","families":["llama"],"parameter_size":"0","quantization_level":"Q4_K_M"},' +
         '"expires_at":"T","size_vram":500,"context_length":512,"engine":{"running":1,"waiting":2,' +
-        '"free_cells":3,"active_cells":4,"cached_cells":5,"total_cells":12,"steps":6,"prompt_tokens":7,' +
+        '"free_cells":3,"active_cells":4,"cached_cells":5,"total_cells":12,"accepted":5,"finished":2,"aborted":0,' +
+        '"failed":0,"refused":0,"steps":6,"reused_graphs":0,"prompt_tokens":7,"cached_tokens":0,' +
         '"completion_tokens":8,"preemptions":0,"evicted_tokens":0,"saved_tokens":0,"restored_tokens":0,' +
-        '"decode_ms":9.5,"sample_ms":1.5,"between_ms":0.5}}]}',
+        '"queue_ms":0,"decode_ms":9.5,"sample_ms":1.5,"between_ms":0.5,"step":{"tokens":3,"prompt_tokens":2,' +
+        '"rows":1,"decode_ms":9.5,"sample_ms":1.5,"between_ms":0.5},"requests":[{"state":"waiting","position":1,' +
+        '"priority":"batch","client":"","prompt_tokens":7,"cached_tokens":0,"computed_tokens":0,' +
+        '"completion_tokens":0,"preemptions":0,"age_ms":12}]}}]}',
     )
     const [model] = (JSON.parse(text) as { models: { expires_at: string }[] }).models
     const leftMs = Date.parse(model?.expires_at ?? "") - Date.now()
