@@ -58,6 +58,8 @@ export class Engine implements AsyncDisposable {
   #stepped = Promise.withResolvers<void>()
   #turn: "answers" | "prompts" = "answers"
   #inFlight: readonly PlanEntry<Sequence>[] = []
+  /** Requests that were left; their cells are free before the next step. */
+  readonly #aborted = new Set<Sequence>()
   /** Requests of a step that could not be computed: alone each, the one shows whose fault it is. */
   #suspects: readonly Sequence[] = []
   #wake: () => void = () => {}
@@ -190,13 +192,14 @@ export class Engine implements AsyncDisposable {
   }
 
   #plan(): PlanEntry<Sequence>[] {
-    for (const sequence of [...this.#roster.running, ...this.#roster.waiting]) {
-      if (!sequence.isAborted) continue
+    for (const sequence of this.#aborted) {
+      // It may have failed meanwhile.
+      if (sequence.sampler === undefined) continue
       this.#counts.aborted++
       this.#release(sequence, "keep")
     }
-    const running = new Set(this.#roster.running)
-    this.#suspects = this.#suspects.filter((sequence) => running.has(sequence))
+    this.#aborted.clear()
+    this.#suspects = this.#suspects.filter(({ branch }) => branch !== undefined)
     for (;;) {
       const plan = this.#roster.plan({
         limits: (sequences) => this.#limits(sequences),
@@ -254,7 +257,9 @@ export class Engine implements AsyncDisposable {
   }
 
   #abort(sequence: Sequence): void {
+    if (sequence.isAborted || sequence.sampler === undefined) return
     sequence.isAborted = true
+    this.#aborted.add(sequence)
     const isPointless = this.#inFlight.every((entry) => entry.sequence.isAborted)
     if (this.#inFlight.length > 0 && isPointless) this.#backend.cancel()
     this.#wake()
