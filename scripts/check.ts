@@ -36,8 +36,11 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "src/model": ["src/chat", "src/engine", "src/gguf", "ffi"],
   "src/model/request": ["src/chat", "src/engine"],
   "src/runner/protocol": ["src/chat", "src/engine", "src/model/request"],
-  "src/runner/handle": ["src/chat", "src/runner/protocol"],
-  "src/runner/main": ["src/config", "src/model", "src/runner/protocol", "ffi"],
+  "src/runner/handle": ["src/chat", "src/runner/protocol", "src/runner/load"],
+  "src/runner/load": ["src/runner/protocol"],
+  "src/runner/runner": ["src/chat", "src/runner/protocol"],
+  "src/runner/fake-model": ["src/chat", "src/engine", "src/runner/protocol", "src/runner/runner"],
+  "src/runner/main": ["src/config", "src/model", "src/runner/protocol", "src/runner/runner", "ffi"],
   "src/runner/quantize-protocol": ["src/runner/protocol"],
   "src/runner/quantize": ["src/runner/quantize-protocol", "src/runner/protocol"],
   "src/runner/quantize-main": [

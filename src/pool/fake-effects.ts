@@ -14,6 +14,7 @@ export class FakeRunner implements PooledRunner {
   readonly facts: LoadedFacts
   readonly exited: Promise<void>
   isStopped = false
+  isUsable = true
   readonly #exit = Promise.withResolvers<void>()
 
   constructor(name: string, contextTokens: number) {
@@ -26,6 +27,11 @@ export class FakeRunner implements PooledRunner {
     this.isStopped = true
     this.#exit.resolve()
     return Promise.resolve()
+  }
+
+  /** Cannot take requests any more; its process goes on until it is told to stop. */
+  break(): void {
+    this.isUsable = false
   }
 
   /** Ends as a process ends that crashes. */

@@ -237,6 +237,17 @@ describe("Pool", () => {
     expect((await again).runner).not.toBe(w.effects.runners[0] as FakeRunner)
   })
 
+  test("gives no model out that broke, and loads it again once its process has ended", async () => {
+    const w = world()
+    const lease = await loadNow(w, "a")
+    w.effects.runners[0]?.break()
+    const again = w.pool.acquire(fakeSpec("a"))
+    expect(states(w.pool)).toEqual(["a stopping"])
+    await settle()
+    w.effects.load("a").finish()
+    expect((await again).runner).not.toBe(lease.runner)
+  })
+
   test("keeps no timer for a model that crashed while it was in use", async () => {
     const w = world()
     const lease = await loadNow(w, "a")

@@ -17,6 +17,8 @@ import { canServe, pickVictim, type Resident } from "./policy.ts"
 export interface PooledRunner {
   readonly facts: LoadedFacts
   readonly exited: Promise<void>
+  /** False when it cannot take requests any more, although its process may not have ended yet. */
+  readonly isUsable: boolean
   stop(): Promise<void>
 }
 
@@ -181,7 +183,7 @@ export class Pool<R extends PooledRunner> implements AsyncDisposable {
   /** Whether a request gets its model at once: it does not have to queue. */
   #isReadyFor({ key, load }: ModelSpec): boolean {
     const entry = this.#entries.get(key)
-    if (entry?.state !== "ready" || entry.runner === undefined) return false
+    if (entry?.state !== "ready" || entry.runner?.isUsable !== true) return false
     if (this.#waiters.some(({ spec }) => spec.key === key)) return false
     return canServe(entry.spec.load, entry.runner.facts, load)
   }
@@ -205,6 +207,10 @@ export class Pool<R extends PooledRunner> implements AsyncDisposable {
   #tryGrant(entry: Entry<R>, waiter: Waiter<R>): boolean {
     const { runner } = entry
     if (runner === undefined) return false
+    if (!runner.isUsable) {
+      void this.#stop(entry)
+      return false
+    }
     if (!canServe(entry.spec.load, runner.facts, waiter.spec.load)) {
       if (entry.leases === 0) void this.#stop(entry)
       return false

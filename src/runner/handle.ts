@@ -13,6 +13,7 @@ import { assert, CriaError, toCriaError } from "../util/errors.ts"
 import { linesOf } from "../util/lines.ts"
 import type { Logger } from "../util/log.ts"
 import { Queue } from "../util/queue.ts"
+import { Load } from "./load.ts"
 import {
   type AnswerRequest,
   fromFailure,
@@ -20,7 +21,6 @@ import {
   type LoadedFacts,
   type LoadOptions,
   parseFrame,
-  PROTOCOL_VERSION,
   type RunnerCommand,
   type RunnerFrame,
 } from "./protocol.ts"
@@ -102,6 +102,11 @@ export class RunnerHandle {
       await handle.#kill()
       throw error
     }
+  }
+
+  /** False from the moment on that it cannot take requests any more, which is before its process has ended. */
+  get isUsable(): boolean {
+    return this.#ended === undefined
   }
 
   get pid(): number {
@@ -252,15 +257,25 @@ export class RunnerHandle {
         if (pending === undefined) return
         this.#pending.delete(frame.id)
         fail(pending, fromFailure(frame.failure))
+        return
       }
+      case "broken":
+        this.#ended ??= fromFailure(frame.failure)
+        this.#options.log.error("runner broke", { pid: this.pid, reason: frame.failure.message })
     }
   }
 
   #send(command: RunnerCommand): void {
     if (this.#process.exitCode !== null || this.#process.signalCode !== null) return
     // A broken pipe means that the process is ending; #watch fails what waits.
-    void Promise.resolve(this.#process.stdin.write(`${JSON.stringify(command)}\n`)).catch(() => {})
-    void Promise.resolve(this.#process.stdin.flush()).catch(() => {})
+    void this.#write(`${JSON.stringify(command)}\n`).catch(() => {})
+  }
+
+  /** Both calls fail at once or later, as it comes. */
+  async #write(line: string): Promise<void> {
+    const { stdin } = this.#process
+    await stdin.write(line)
+    await stdin.flush()
   }
 
   #throwIfEnded(): void {
@@ -282,84 +297,6 @@ export class RunnerHandle {
 const CRASH_TEXT =
   "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, " +
   "check ollama server logs for details"
-
-type LoadFrame = Extract<RunnerFrame, { type: "hello" | "progress" | "ready" | "load-failed" }>
-
-/** A load that is going on: what arrives, and when to give it up. */
-class Load implements Disposable {
-  readonly greeted: Promise<void>
-  readonly ready: Promise<LoadedFacts>
-  readonly #timeoutMs: number
-  readonly #hooks: { onProgress?: (fraction: number) => void; signal?: AbortSignal }
-  readonly #greeting = Promise.withResolvers<void>()
-  readonly #readiness = Promise.withResolvers<LoadedFacts>()
-  readonly #onAbort: () => void
-  #timer: ReturnType<typeof setTimeout> | undefined
-
-  constructor(
-    timeoutMs: number,
-    hooks: { onProgress?: (fraction: number) => void; signal?: AbortSignal },
-  ) {
-    this.#timeoutMs = timeoutMs
-    this.#hooks = hooks
-    this.greeted = this.#greeting.promise
-    this.ready = this.#readiness.promise
-    // Whoever waits for one of the two must not leave the other unhandled.
-    this.greeted.catch(() => {})
-    this.ready.catch(() => {})
-    this.#onAbort = () => this.fail(hooks.signal?.reason)
-    hooks.signal?.addEventListener("abort", this.#onAbort)
-    this.#restartTimer()
-  }
-
-  receive(frame: LoadFrame): void {
-    this.#restartTimer()
-    switch (frame.type) {
-      case "hello":
-        if (frame.protocol === PROTOCOL_VERSION) this.#greeting.resolve()
-        else this.fail(versionError(frame.protocol))
-        return
-      case "progress":
-        this.#hooks.onProgress?.(frame.fraction)
-        return
-      case "ready":
-        this.#readiness.resolve(frame.facts)
-        return
-      case "load-failed":
-        this.fail(fromFailure(frame.failure))
-    }
-  }
-
-  fail(error: unknown): void {
-    this.#greeting.reject(error)
-    this.#readiness.reject(error)
-  }
-
-  [Symbol.dispose](): void {
-    clearTimeout(this.#timer)
-    this.#hooks.signal?.removeEventListener("abort", this.#onAbort)
-  }
-
-  #restartTimer(): void {
-    clearTimeout(this.#timer)
-    if (this.#timeoutMs === Infinity) return
-    this.#timer = setTimeout(() => {
-      this.fail(
-        new CriaError(
-          "unavailable",
-          `timed out waiting for the model to load: no progress for ${this.#timeoutMs / 1000} s`,
-        ),
-      )
-    }, this.#timeoutMs)
-  }
-}
-
-function versionError(actual: number): CriaError {
-  return new CriaError(
-    "internal",
-    `Cannot talk to the runner: it speaks protocol ${actual}, expected ${PROTOCOL_VERSION}`,
-  )
-}
 
 function fail(pending: Pending, error: CriaError): void {
   if (pending.kind === "answer") pending.events.fail(error)

@@ -18,7 +18,7 @@ import { CriaError, ERROR_CODES, type ErrorCode } from "../util/errors.ts"
 export type { AnswerInput, AnswerRequest, EngineStatus, LoadedFacts, LoadOptions }
 
 /** Raised whenever a frame changes. */
-export const PROTOCOL_VERSION = 4
+export const PROTOCOL_VERSION = 5
 
 const message: z.ZodType<Message> = z.object({
   role: z.string(),
@@ -241,6 +241,8 @@ const frame = z.discriminatedUnion("type", [
   z.object({ type: z.literal("status"), id: z.number(), status: engineStatus }),
   z.object({ type: z.literal("rendered"), id: z.number(), prompt: z.string() }),
   z.object({ type: z.literal("request-failed"), id: z.number(), failure }),
+  /** Nothing can be computed any more: the process ends when its requests have failed. */
+  z.object({ type: z.literal("broken"), failure }),
 ])
 
 /** From the runner to the server. */

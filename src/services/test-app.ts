@@ -126,6 +126,7 @@ type Script = (request: AnswerRequest, signal?: AbortSignal) => AsyncIterable<Ch
 class ScriptedRunner implements ModelRunner {
   readonly facts: LoadedFacts
   readonly exited: Promise<void>
+  readonly isUsable = true
   readonly #exit = Promise.withResolvers<void>()
   readonly #app: TestApp
 

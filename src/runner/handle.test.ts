@@ -1,0 +1,109 @@
+/** The server's side and the runner's, with a process and two pipes between them; only the model is a fake. */
+
+import { describe, expect, test } from "bun:test"
+
+import type { ChatEvent } from "../chat/message.ts"
+import { SAMPLING_DEFAULTS } from "../engine/sampling.ts"
+import { fakeSpec } from "../pool/fake-effects.ts"
+import { Pool } from "../pool/pool.ts"
+import { type Logger, SILENT } from "../util/log.ts"
+import { RunnerHandle } from "./handle.ts"
+import type { AnswerRequest, LoadOptions } from "./protocol.ts"
+
+/** A runner process with a fake model, whose engine breaks at step `BREAK_AT`. */
+const RUNNER = `
+import { FakeModel } from "${import.meta.dir}/fake-model.ts"
+import { parseCommand } from "${import.meta.dir}/protocol.ts"
+import { Runner } from "${import.meta.dir}/runner.ts"
+import { linesOf } from "${import.meta.dir}/../util/lines.ts"
+import { createLogger } from "${import.meta.dir}/../util/log.ts"
+let steps = 0
+const delay = async () => {
+  if (++steps === Number(process.env.BREAK_AT)) throw new Error("the GPU is gone")
+}
+const runner = new Runner({
+  log: createLogger((line) => process.stderr.write(line + "\\n"), "info"),
+  load: async () => new FakeModel({ delay }),
+  write: async (lines) => void (await Bun.write(Bun.stdout, lines)),
+  drainLog() {},
+  exit: (code) => process.exit(code),
+})
+for await (const line of linesOf(Bun.stdin.stream())) runner.handle(parseCommand(line))
+await runner.stop()
+`
+
+const LOAD: LoadOptions = { name: "m", path: "/m", flashAttention: "auto", cacheType: "f16" }
+
+interface StartOptions {
+  readonly breakAt?: number
+  readonly log?: Logger
+}
+
+function start({ breakAt = 0, log = SILENT }: StartOptions = {}): Promise<RunnerHandle> {
+  return RunnerHandle.start(LOAD, {
+    command: [process.execPath, "-e", RUNNER],
+    env: { ...process.env, BREAK_AT: String(breakAt) },
+    log,
+    loadTimeoutMs: Infinity,
+  })
+}
+
+function ask(text: string): AnswerRequest {
+  return {
+    input: { kind: "text", text },
+    sampling: { ...SAMPLING_DEFAULTS, seed: 1 },
+    maxTokens: 4,
+    stop: [],
+    wantsContext: false,
+  }
+}
+
+function collect(events: AsyncIterable<ChatEvent>): Promise<ChatEvent[]> {
+  return Array.fromAsync(events)
+}
+
+const reason = (error: unknown) => String(error)
+
+describe("RunnerHandle", () => {
+  test("answers, and ends when it is told to", async () => {
+    const handle = await start()
+    expect((await collect(handle.answer(ask("Hello")))).at(-1)?.kind).toBe("done")
+    expect(await handle.render(ask("Hello"))).toBe("Hello")
+    expect((await handle.status()).counters.finished).toBe(1)
+    await handle.stop()
+    expect(handle.isUsable).toBe(false)
+    expect(await collect(handle.answer(ask("Hello"))).catch(reason)).toContain("was unloaded")
+  })
+
+  test("an engine that breaks fails its requests with the reason, and its process ends", async () => {
+    const complaints: string[] = []
+    const keep = (message: string) => void complaints.push(message)
+    const handle = await start({ breakAt: 2, log: { ...SILENT, error: keep } })
+    const answers = [1, 2].map((i) => collect(handle.answer(ask(`Hello ${i}`))).catch(reason))
+    expect(await Promise.all(answers)).toEqual(Array(2).fill("CriaError: the GPU is gone"))
+    await handle.exited
+    expect(handle.isUsable).toBe(false)
+    expect(complaints).toEqual(["runner broke"])
+  })
+
+  test("the pool starts another runner for the next request", async () => {
+    let starts = 0
+    const pool = new Pool<RunnerHandle>(
+      {
+        start: () => start(++starts === 1 ? { breakAt: 1 } : {}),
+        now: () => 0,
+        setTimer: () => () => {},
+      },
+      { loadedModelsMax: 1, queueMax: 1, keepAliveMs: Infinity },
+    )
+    const asked = async () => {
+      using lease = await pool.acquire(fakeSpec("m"))
+      return await collect(lease.runner.answer(ask("Hello")))
+    }
+    expect(await asked().catch(reason)).toBe("CriaError: the GPU is gone")
+    // At once: the process of the first may not have ended yet.
+    expect((await asked()).at(-1)?.kind).toBe("done")
+    expect(starts).toBe(2)
+    await pool[Symbol.asyncDispose]()
+  })
+})
