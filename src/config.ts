@@ -108,7 +108,7 @@ export const VARIABLES: readonly Variable[] = [
   { name: "OLLAMA_MAX_LOADED_MODELS", about: "Models in memory at once", defaultText: "3" },
   {
     name: "OLLAMA_MAX_QUEUE",
-    about: "Requests that may wait; more are answered 503",
+    about: "Requests that may wait, for each model and for models to load; more are answered 503",
     defaultText: "512",
   },
   {

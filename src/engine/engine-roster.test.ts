@@ -93,7 +93,8 @@ describe("Engine, who runs", () => {
     const refused = await machine.ask(run(600, 40)).catch((error: unknown) => error)
     expect(refused).toMatchObject({
       code: "busy",
-      message: "Cannot queue the request: 2 others wait already",
+      message: "Cannot queue the request: 2 wait already",
+      retryAfterSeconds: 1,
     })
     expect(machine.backend.liveSamplers).toBe(3)
     await Promise.all([running, ...waiting])

@@ -111,6 +111,19 @@ export function newCounters(): OwnCounters {
   }
 }
 
+/** A client that is told to come back later than this thinks that nobody is there. */
+const RETRY_SECONDS_MAX = 60
+
+/** Seconds until those that wait are through, judged by how long requests took so far; 1 to 60. */
+export function drainSeconds(
+  waiting: number,
+  { finished, decodeMs, sampleMs, betweenMs }: OwnCounters,
+): number {
+  const msPerRequest = (decodeMs + sampleMs + betweenMs) / Math.max(1, finished)
+  const seconds = Math.ceil((Math.max(1, waiting) * msPerRequest) / 1000)
+  return Math.min(RETRY_SECONDS_MAX, Math.max(1, seconds))
+}
+
 /** Puts a status together. */
 export function statusOf(
   roster: Roster,

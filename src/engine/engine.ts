@@ -12,7 +12,13 @@ import { assert, CriaError, toCriaError } from "../util/errors.ts"
 import { type Backend, ROW_STATUS, STEP_CODE, type StepOutcome } from "./backend.ts"
 import { type Batch, fillBatch } from "./batch.ts"
 import { checkRequest } from "./check-request.ts"
-import { type EngineStatus, newCounters, statusOf, type StepStatus } from "./engine-status.ts"
+import {
+  drainSeconds,
+  type EngineStatus,
+  newCounters,
+  statusOf,
+  type StepStatus,
+} from "./engine-status.ts"
 import type { TokenLogprob } from "./output.ts"
 import { isBurst, Pace, TILE_TOKENS_CPU } from "./pace.ts"
 import type { PrefixTier } from "./prefix-tier.ts"
@@ -146,9 +152,14 @@ export class Engine implements AsyncDisposable {
     const { length } = this.#roster.waiting
     if (length < most + this.#roster.freePlaces) return
     this.#counts.refused++
-    throw new CriaError("busy", `Cannot queue the request: ${length} others wait already`, {
-      hint: "Try again later, or raise the limit of waiting requests",
-    })
+    throw new CriaError(
+      "busy",
+      `Cannot queue the request: ${length} ${length === 1 ? "waits" : "wait"} already`,
+      {
+        hint: "Try again later, or raise the limit of waiting requests",
+        retryAfterSeconds: drainSeconds(length, this.#counts),
+      },
+    )
   }
 
   /** Fails all requests and frees the backend. */

@@ -179,6 +179,8 @@ export class LocalModel implements AsyncDisposable {
    * @throws {CriaError} `invalid-input` for a prompt, an option or a grammar that cannot be used.
    */
   async *answer(request: AnswerRequest, signal?: AbortSignal): AsyncGenerator<ChatEvent> {
+    // A long prompt is not read for nothing.
+    this.#engine.checkQueue()
     const prompt = this.#prepare(request)
     const { rendered } = prompt
     const events = this.#engine.submit(

@@ -131,6 +131,7 @@ export const failure: z.ZodType<Failure> = z.object({
   code: z.enum(ERROR_CODES),
   message: z.string(),
   hint: z.string().exactOptional(),
+  retryAfterSeconds: z.number().exactOptional(),
 })
 
 /** A {@link CriaError} as data. */
@@ -138,6 +139,7 @@ export interface Failure {
   readonly code: ErrorCode
   readonly message: string
   readonly hint?: string
+  readonly retryAfterSeconds?: number
 }
 
 const loadedFacts: z.ZodType<LoadedFacts> = z.object({
@@ -273,15 +275,16 @@ function isDelta(value: unknown): value is DeltaFrame {
 }
 
 /** An error as data. */
-export function toFailure(error: CriaError): Failure {
+export function toFailure({ code, message: text, hint, retryAfterSeconds }: CriaError): Failure {
   return {
-    code: error.code,
-    message: error.message,
-    ...(error.hint === undefined ? {} : { hint: error.hint }),
+    code,
+    message: text,
+    ...(hint === undefined ? {} : { hint }),
+    ...(retryAfterSeconds === undefined ? {} : { retryAfterSeconds }),
   }
 }
 
 /** Data as an error. */
-export function fromFailure({ code, message: text, hint }: Failure): CriaError {
-  return new CriaError(code, text, hint === undefined ? {} : { hint })
+export function fromFailure({ code, message: text, ...options }: Failure): CriaError {
+  return new CriaError(code, text, options)
 }

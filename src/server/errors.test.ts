@@ -13,14 +13,23 @@ const STATUSES: Readonly<Record<(typeof ERROR_CODES)[number], ErrorStatus>> = {
   internal: 500,
 }
 
+const BUSY = "server busy, please try again.  maximum pending requests exceeded"
+
 describe("toReply()", () => {
   test.each(ERROR_CODES)("%s has its status", (code) => {
     const reply = toReply(new CriaError(code, "what was wrong", { hint: "what helps" }))
-    expect(reply).toEqual({
-      status: STATUSES[code],
-      message: "what was wrong",
-      hint: "what helps",
+    const message = code === "busy" ? `${BUSY}: what was wrong` : "what was wrong"
+    expect(reply).toEqual({ status: STATUSES[code], message, hint: "what helps" })
+  })
+
+  test("a server that is busy says so in Ollama's words, how many wait, and when to come back", () => {
+    const error = new CriaError("busy", "512 others wait already", { retryAfterSeconds: 9 })
+    expect(toReply(error)).toMatchObject({
+      status: 503,
+      message: `${BUSY}: 512 others wait already`,
+      retryAfterSeconds: 9,
     })
+    expect(toReply(new CriaError("busy", BUSY)).message).toBe(BUSY)
   })
 
   test("what nobody expected is 500 with its own text", () => {

@@ -28,6 +28,8 @@ export interface ErrorReply {
   readonly status: ErrorStatus
   readonly message: string
   readonly hint: string | undefined
+  /** For status 503. */
+  readonly retryAfterSeconds?: number | undefined
 }
 
 /** Status and text for anything that was thrown. */
@@ -36,7 +38,20 @@ export function toReply(error: unknown, signal?: AbortSignal): ErrorReply {
     return { status: CLIENT_CLOSED, message: "request canceled", hint: undefined }
   }
   const known: CriaError = toCriaError(error)
-  return { status: STATUSES[known.code], message: known.message, hint: known.hint }
+  const { code, message, hint, retryAfterSeconds } = known
+  return {
+    status: STATUSES[code],
+    message: code === "busy" ? busyText(message) : message,
+    hint,
+    retryAfterSeconds,
+  }
+}
+
+/** Ollama's words, two spaces included: its clients look for them. Then what we know beyond. */
+const BUSY_TEXT = "server busy, please try again.  maximum pending requests exceeded"
+
+function busyText(message: string): string {
+  return message.startsWith(BUSY_TEXT) ? message : `${BUSY_TEXT}: ${message}`
 }
 
 /** An error that ends a stream whose status is out. What is not the client's fault is said in Ollama's words. */

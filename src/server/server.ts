@@ -125,7 +125,7 @@ function listenError({ hostname, port }: HostAddress, cause: unknown): CriaError
 }
 
 function errorResponse(error: Error, c: Context, log: Logger): Response {
-  const { status, message, hint } = toReply(error, c.req.raw.signal)
+  const { status, message, hint, retryAfterSeconds = 1 } = toReply(error, c.req.raw.signal)
   if (status === 500) log.error("request failed", { path: c.req.path, error: message })
   const body = c.req.path.startsWith("/v1/")
     ? openaiError(status, message)
@@ -134,7 +134,7 @@ function errorResponse(error: Error, c: Context, log: Logger): Response {
     status,
     headers: {
       "Content-Type": "application/json; charset=utf-8",
-      ...(status === 503 ? { "Retry-After": "1" } : {}),
+      ...(status === 503 ? { "Retry-After": String(retryAfterSeconds) } : {}),
     },
   })
 }

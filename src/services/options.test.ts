@@ -118,6 +118,7 @@ describe("loadOptionsOf()", () => {
       path: model.stored.modelPath,
       flashAttention: "auto",
       cacheType: "f16",
+      queueMax: 512,
       prefixRamBytes: 512 * 2 ** 20,
     })
   })
@@ -135,9 +136,11 @@ describe("loadOptionsOf()", () => {
       OLLAMA_NUM_PARALLEL: "2",
       OLLAMA_FLASH_ATTENTION: "1",
       OLLAMA_KV_CACHE_TYPE: "q8_0",
+      OLLAMA_MAX_QUEUE: "7",
       CRIA_THREADS: "3",
     }
     expect(load({}, env)).toMatchObject({
+      queueMax: 7,
       contextTokens: 4096,
       parallel: 2,
       flashAttention: "on",

@@ -59,6 +59,7 @@ export function loadOptionsOf(model: RunnableModel, options: Options, config: Co
     ...prefixesOf(config),
     ...(context === undefined ? {} : { contextTokens: contextOf(context) }),
     ...(config.parallel === 0 ? {} : { parallel: config.parallel }),
+    queueMax: config.queueMax,
     ...(threads === undefined ? {} : { threads: positive("num_thread", threads, 512) }),
     ...(options.num_batch === undefined
       ? {}

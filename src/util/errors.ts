@@ -25,6 +25,8 @@ export type ErrorCode = (typeof ERROR_CODES)[number]
 export interface CriaErrorOptions {
   /** What the user can do about it, as a command or an instruction. */
   readonly hint?: string
+  /** When it is worth trying again, as far as that is known. */
+  readonly retryAfterSeconds?: number
   readonly cause?: unknown
 }
 
@@ -32,12 +34,14 @@ export interface CriaErrorOptions {
 export class CriaError extends Error {
   readonly code: ErrorCode
   readonly hint: string | undefined
+  readonly retryAfterSeconds: number | undefined
 
   constructor(code: ErrorCode, message: string, options: CriaErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause })
     this.name = "CriaError"
     this.code = code
     this.hint = options.hint
+    this.retryAfterSeconds = options.retryAfterSeconds
   }
 }
 

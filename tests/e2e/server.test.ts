@@ -3,7 +3,16 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { Ollama } from "ollama"
 import { NotFoundError, OpenAI } from "openai"
 
-import { DRAFT, ndjson, type Outcome, residentBytes, type Server, World } from "./support.ts"
+import {
+  DRAFT,
+  firstLines,
+  LONG_ANSWER,
+  ndjson,
+  type Outcome,
+  residentBytes,
+  type Server,
+  World,
+} from "./support.ts"
 
 let world: World
 let server: Server
@@ -244,6 +253,33 @@ describe("the native API", () => {
     const { error } = (await response.json()) as { error: string }
     if (typeof message === "string") expect(error).toBe(message)
     else expect(error).toMatch(message)
+  })
+
+  test("says how many wait when there are too many, before it reads the prompt", async () => {
+    const env = { OLLAMA_MAX_QUEUE: "1", OLLAMA_NUM_PARALLEL: "1" }
+    await using small = await world.serve(env)
+    const controller = new AbortController()
+    const long = { model: "demo", ...LONG_ANSWER }
+    await firstLines(await small.post("/api/generate", long, controller.signal), 2)
+    const waiting = small.post("/api/generate", long, controller.signal).catch(() => undefined)
+    const engine = async () => {
+      const { models } = (await small.json("/api/ps")) as {
+        models: { engine: { waiting: number } }[]
+      }
+      return models[0]?.engine
+    }
+    while ((await engine())?.waiting !== 1) await Bun.sleep(20)
+    for (const path of ["/api/generate", "/v1/chat/completions"]) {
+      const messages = [{ role: "user", content: "x" }]
+      const refused = await small.post(path, { ...long, messages })
+      expect(refused.status).toBe(503)
+      expect(Number(refused.headers.get("Retry-After"))).toBeWithin(1, 61)
+      expect(await refused.text()).toContain(
+        "server busy, please try again.  maximum pending requests exceeded: Cannot queue the request: 1 waits already",
+      )
+    }
+    controller.abort()
+    await waiting
   })
 
   test("refuses pages of strangers", async () => {

@@ -339,6 +339,19 @@ describe("LocalModel.embed()", () => {
   })
 })
 
+describe("a queue that is full", () => {
+  test("is looked at before a prompt is read", async () => {
+    await using model = await load({ parallel: 1, queueMax: 0 })
+    const long = { ...chat([user("Count to a hundred")]), maxTokens: 300 }
+    const unreadable = { ...long, input: { kind: "text", text: "" } } as const
+    await assert.rejects(collect(model.answer(unreadable)), { code: "invalid-input" })
+    const running = model.answer(long)
+    await running.next()
+    await assert.rejects(collect(model.answer(unreadable)), { code: "busy" })
+    await running.return(undefined)
+  })
+})
+
 describe("LocalModel.load()", () => {
   test("reports what it was loaded with", async () => {
     await using model = await load({ contextTokens: 300, parallel: 2 })

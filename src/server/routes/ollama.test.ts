@@ -619,6 +619,26 @@ describe("errors before the first line are real statuses", () => {
     expect((await first).status).toBe(200)
   })
 
+  test("too many that wait for a model that is loaded: how many, and when they are through", async () => {
+    await using server = await TestServer.start()
+    const busy = new CriaError("busy", "Cannot queue the request: 7 wait already", {
+      retryAfterSeconds: 12,
+    })
+    server.app.script = () => breakingAfter(busy)
+    for (const [path, body] of [
+      ["/api/chat", CHAT],
+      ["/api/generate", GENERATE],
+      ["/v1/chat/completions", CHAT],
+    ] as const) {
+      // oxlint-disable-next-line no-await-in-loop -- one after the other
+      const response = await server.request(path, { method: "POST", body: JSON.stringify(body) })
+      expect(response.status).toBe(503)
+      expect(response.headers.get("Retry-After")).toBe("12")
+      // oxlint-disable-next-line no-await-in-loop
+      expect(await response.text()).toContain("exceeded: Cannot queue the request: 7 wait")
+    }
+  })
+
   test("hints come along", async () => {
     await using server = await TestServer.start()
     const { text } = await server.post("/api/chat", { ...CHAT, model: "nope" })
