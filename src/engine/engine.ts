@@ -168,7 +168,7 @@ export class Engine implements AsyncDisposable {
     if (this.#inFlight.length > 0) this.#backend.cancel()
     this.#wake()
     await this.#loop
-    if (!this.#isBroken) this.#roster.memory.saveAll()
+    if (!this.#isBroken) await this.#saveAll()
     await this.#backend[Symbol.asyncDispose]()
   }
 
@@ -263,8 +263,20 @@ export class Engine implements AsyncDisposable {
     this.#stepEndedAt = undefined
     const woken = Promise.withResolvers<void>()
     this.#wake = woken.resolve
-    if (this.#roster.memory.saveNext()) setTimeout(woken.resolve, 0)
+    if (this.#roster.memory.saveNext())
+      void this.#written().then(() => setTimeout(woken.resolve, 0))
     return woken.promise
+  }
+
+  /** What is cached goes to where it outlives us, stretch by stretch, as fast as it is written there. */
+  async #saveAll(): Promise<void> {
+    await this.#written()
+    // oxlint-disable-next-line no-await-in-loop
+    while (this.#roster.memory.saveNext()) await this.#written()
+  }
+
+  async #written(): Promise<void> {
+    await this.#options.tier?.flush?.()
   }
 
   #abort(sequence: Sequence): void {

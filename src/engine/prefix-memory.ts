@@ -322,11 +322,6 @@ export class PrefixMemory {
     return false
   }
 
-  /** As {@link saveNext} for all, before the backend goes away. */
-  saveAll(): void {
-    while (this.saveNext());
-  }
-
   /** What was used longest ago; what somebody will go on with, last. */
   #oldest(): Branch | undefined {
     let first: Branch | undefined

@@ -34,6 +34,8 @@ export interface PrefixTier {
   accepts(bytes: number): boolean
   /** Takes ownership of both arrays; forgets older entries to stay within its bounds. */
   put(scope: string, entry: Pick<TierEntry, "tokens" | "from">, state: Uint8Array): void
+  /** Resolves when all that was put is where it will be kept; for tiers that take a while. Never fails. */
+  flush?(): Promise<void>
 }
 
 /** A part of a prefix that a tier can give: positions `from` … `to` − 1 out of an entry. */
@@ -156,6 +158,9 @@ export function joinTiers(tiers: readonly PrefixTier[]): PrefixTier {
     accepts: (bytes) => tiers.some((tier) => tier.accepts(bytes)),
     put(scope, entry, state) {
       for (const tier of tiers) if (tier.accepts(state.byteLength)) tier.put(scope, entry, state)
+    },
+    async flush() {
+      await Promise.all(tiers.map(async (tier) => await tier.flush?.()))
     },
   }
 }

@@ -56,6 +56,16 @@ describe("DiskTier", () => {
     expect(await found?.read()).toEqual(large)
   })
 
+  test("says that it gets on while it writes", async () => {
+    let pieces = 0
+    const onProgress = () => void pieces++
+    const slow = new DiskTier({ folder, bytesMax: 1e8, onProgress })
+    put(slow, "a", tokens(1), state(9_000_000))
+    await slow.flush()
+    // Hashed and written in three pieces each, and the tokens in one.
+    expect(pieces).toBeGreaterThanOrEqual(6)
+  })
+
   test("keeps scopes apart, however long their names", async () => {
     const first = tier()
     const scopes = ["a", "b".repeat(300), `${"b".repeat(300)}c`]

@@ -43,6 +43,8 @@ export interface DiskTierOptions {
   readonly bytesMax: number
   /** Gets a sentence when a file cannot be written or removed. */
   readonly warn?: (message: string) => void
+  /** Called after each piece of a file that is being written. */
+  readonly onProgress?: () => void
 }
 
 /** See the module. */
@@ -127,7 +129,7 @@ export class DiskTier implements PrefixTier {
     const { state, path } = entry
     try {
       if (state !== undefined && this.#entries.get(path) === entry)
-        await writePrefix(path, entry, state)
+        await writePrefix(path, { ...entry, state }, this.#options.onProgress)
       // It may have been forgotten meanwhile.
       if (this.#entries.get(path) !== entry) rmSync(path, { force: true })
     } catch (error) {

@@ -26,7 +26,7 @@ import { fitContext } from "./fit.ts"
 import { type PreparedPrompt, PromptBuilder } from "./prompt.ts"
 import type { AnswerRequest, LoadedFacts, LoadOptions } from "./request.ts"
 import { afterThinking } from "./thinking-grammar.ts"
-import { createTiers, type StateIdentity, type Tiers } from "./tiers.ts"
+import { createTiers, type StateIdentity, type TierHooks, type Tiers } from "./tiers.ts"
 import { loadablePath } from "./translate.ts"
 
 /** Tokens in a step: llama.cpp's own default, beyond which prefill gets no faster on CPUs. */
@@ -48,11 +48,9 @@ const STATE_SNAPSHOTS = 4
 const EMBEDDING_LOGITS_BYTES = 512 * 2 ** 20
 
 /** Options beside those that cross to a runner. */
-export interface LoadHooks {
+export interface LoadHooks extends TierHooks {
   /** Fractions from 0 to 1. */
   readonly onProgress?: (fraction: number) => void
-  /** Gets a sentence when something goes on without a part of it. */
-  readonly warn?: (message: string) => void
   readonly signal?: AbortSignal
   /** Folder for files that can be made again; some models of Ollama's registry need one. */
   readonly cache?: string
@@ -146,7 +144,7 @@ export class LocalModel implements AsyncDisposable {
       }
       const files = [...paths, ...(options.adapters ?? [])]
       const identity = { files, settings: stateSettings(options, facts, { backend, library }) }
-      const tiers = createTiers(options, identity, hooks.warn ?? (() => {}))
+      const tiers = createTiers(options, identity, hooks)
       return new LocalModel({ facts, loaded, model, backend, options, tiers })
     } catch (error) {
       model[Symbol.dispose]()

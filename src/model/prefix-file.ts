@@ -51,14 +51,24 @@ export interface PrefixHeader {
   readonly usedAtMs: number
 }
 
-/** Writes a file; it is there whole or not at all. @throws {Error} When that is not possible; nothing is left then. */
+/**
+ * Writes a file; it is there whole or not at all.
+ *
+ * @param onProgress Called after each piece.
+ * @throws {Error} When that is not possible; nothing is left then.
+ */
 export async function writePrefix(
   path: string,
-  { scope, tokens, from }: Pick<PrefixHeader, "scope" | "tokens" | "from">,
-  state: Uint8Array,
+  {
+    scope,
+    tokens,
+    from,
+    state,
+  }: Pick<PrefixHeader, "scope" | "tokens" | "from"> & { readonly state: Uint8Array },
+  onProgress: () => void = () => {},
 ): Promise<void> {
   const tokenBytes = bytesOf(tokens)
-  const sha256 = await digest([tokenBytes, state])
+  const sha256 = await digest([tokenBytes, state], onProgress)
   const fields = {
     format: FORMAT,
     scope,
@@ -72,7 +82,7 @@ export async function writePrefix(
     {
       await using file = await open(partial, "w", 0o600)
       for (const part of [Buffer.from(`${JSON.stringify(fields)}\n`), tokenBytes, state])
-        await writeAll(file, part)
+        await writeAll(file, part, onProgress)
     }
     await rename(partial, path)
   } catch (error) {
@@ -134,12 +144,13 @@ function bytesOf({ buffer, byteOffset, byteLength }: Int32Array): Uint8Array {
 }
 
 /** Not `writeFile` with a list: Bun 1.4.5 writes more bytes than it is given when parts are large. */
-async function writeAll(file: FileHandle, part: Uint8Array): Promise<void> {
+async function writeAll(file: FileHandle, part: Uint8Array, onProgress: () => void): Promise<void> {
   for (let done = 0; done < part.length;) {
     const length = Math.min(CHUNK_BYTES, part.length - done)
     // In order.
     // oxlint-disable-next-line no-await-in-loop
     done += (await file.write(part, done, length)).bytesWritten
+    onProgress()
   }
 }
 
@@ -155,11 +166,15 @@ async function readAll(file: FileHandle, part: Uint8Array, from: number): Promis
   return true
 }
 
-async function digest(parts: readonly Uint8Array[]): Promise<string> {
+async function digest(
+  parts: readonly Uint8Array[],
+  onProgress: () => void = () => {},
+): Promise<string> {
   const hash = createHash("sha256")
   for (const part of parts) {
     for (let done = 0; done < part.length; done += CHUNK_BYTES) {
       hash.update(part.subarray(done, done + CHUNK_BYTES))
+      onProgress()
       // The event loop turns.
       // oxlint-disable-next-line no-await-in-loop
       await new Promise((resolve) => setTimeout(resolve, 0))

@@ -29,14 +29,22 @@ export interface Tiers {
   readonly disk: DiskTier | undefined
 }
 
+/** What is said while tiers are used. */
+export interface TierHooks {
+  /** Gets a sentence when something goes on without a part of it. */
+  readonly warn?: (message: string) => void
+  /** Called after each piece of a state that is written to where it outlives the process. */
+  readonly onSaving?: () => void
+}
+
 /** Makes the tiers that the options ask for. A disk that cannot be used is warned about and done without. */
 export function createTiers(
   { prefixRamBytes, prefixDisk }: LoadOptions,
   identity: StateIdentity,
-  warn: (message: string) => void,
+  hooks: TierHooks,
 ): Tiers {
   const ram = prefixRamBytes === undefined ? [] : [new MemoryTier(prefixRamBytes)]
-  const disk = prefixDisk === undefined ? undefined : openDisk(prefixDisk, identity, warn)
+  const disk = prefixDisk === undefined ? undefined : openDisk(prefixDisk, identity, hooks)
   const tiers = disk === undefined ? ram : [...ram, disk]
   return { all: tiers.length === 0 ? undefined : joinTiers(tiers), disk }
 }
@@ -44,12 +52,12 @@ export function createTiers(
 function openDisk(
   { folder: parent, bytesMax }: NonNullable<LoadOptions["prefixDisk"]>,
   identity: StateIdentity,
-  warn: (message: string) => void,
+  { warn = () => {}, onSaving = () => {} }: TierHooks,
 ): DiskTier | undefined {
   try {
     mkdirSync(parent, { recursive: true, mode: 0o700 })
     const folder = join(parent, stateKey(identity))
-    const disk = new DiskTier({ folder, bytesMax, warn })
+    const disk = new DiskTier({ folder, bytesMax, warn, onProgress: onSaving })
     utimesSync(folder, new Date(), new Date())
     removeUnused(parent)
     return disk

@@ -6,6 +6,7 @@
 
 import type { LoadedFacts, LoadOptions } from "../runner/protocol.ts"
 import { assert, CriaError } from "../util/errors.ts"
+import { FakeTimers } from "../util/fake-timers.ts"
 import type { ModelSpec, PooledRunner, PoolEffects } from "./pool.ts"
 
 /** A runner that is only a record. */
@@ -53,8 +54,7 @@ export interface FakeLoad {
 export class FakeEffects implements PoolEffects<FakeRunner> {
   readonly loads: FakeLoad[] = []
   readonly runners: FakeRunner[] = []
-  #now = 0
-  #timers: { at: number; callback: () => void }[] = []
+  readonly #time = new FakeTimers()
 
   start(
     load: LoadOptions,
@@ -88,28 +88,21 @@ export class FakeEffects implements PoolEffects<FakeRunner> {
   }
 
   now(): number {
-    return this.#now
+    return this.#time.now()
   }
 
   setTimer(delayMs: number, callback: () => void): () => void {
-    const timer = { at: this.#now + delayMs, callback }
-    this.#timers.push(timer)
-    return () => {
-      this.#timers = this.#timers.filter((other) => other !== timer)
-    }
+    return this.#time.setTimer(delayMs, callback)
   }
 
   /** Timers that have not fired. */
   get timers(): number {
-    return this.#timers.length
+    return this.#time.pending
   }
 
   /** Lets time pass and timers fire. */
   advance(ms: number): void {
-    this.#now += ms
-    const due = this.#timers.filter(({ at }) => at <= this.#now)
-    this.#timers = this.#timers.filter(({ at }) => at > this.#now)
-    for (const { callback } of due) callback()
+    this.#time.advance(ms)
   }
 
   /** The load of a model that is going on. */

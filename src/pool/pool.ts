@@ -11,6 +11,7 @@
 
 import type { LoadedFacts, LoadOptions } from "../runner/protocol.ts"
 import { CriaError, toCriaError } from "../util/errors.ts"
+import type { Timers } from "../util/timers.ts"
 import { canServe, pickVictim, type Resident } from "./policy.ts"
 
 /** What the pool needs of a runner; `runner/handle.ts` is one. */
@@ -23,15 +24,11 @@ export interface PooledRunner {
 }
 
 /** The outside world. */
-export interface PoolEffects<R extends PooledRunner> {
+export interface PoolEffects<R extends PooledRunner> extends Timers {
   start(
     load: LoadOptions,
     hooks: { signal: AbortSignal; onProgress: (fraction: number) => void },
   ): Promise<R>
-  /** Milliseconds on a clock that does not jump. */
-  now(): number
-  /** Calls back once; the result cancels. */
-  setTimer(delayMs: number, callback: () => void): () => void
 }
 
 /** What to lease. */

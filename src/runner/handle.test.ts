@@ -6,6 +6,7 @@ import type { ChatEvent } from "../chat/message.ts"
 import { SAMPLING_DEFAULTS } from "../engine/sampling.ts"
 import { fakeSpec } from "../pool/fake-effects.ts"
 import { Pool } from "../pool/pool.ts"
+import { FakeTimers } from "../util/fake-timers.ts"
 import { type Logger, SILENT } from "../util/log.ts"
 import { RunnerHandle } from "./handle.ts"
 import type { AnswerRequest, LoadOptions } from "./protocol.ts"
@@ -16,6 +17,7 @@ import { FakeModel } from "${import.meta.dir}/fake-model.ts"
 import { parseCommand } from "${import.meta.dir}/protocol.ts"
 import { Runner } from "${import.meta.dir}/runner.ts"
 import { linesOf } from "${import.meta.dir}/../util/lines.ts"
+import { SYSTEM_TIMERS } from "${import.meta.dir}/../util/timers.ts"
 import { createLogger } from "${import.meta.dir}/../util/log.ts"
 let steps = 0
 const delay = async () => {
@@ -23,10 +25,16 @@ const delay = async () => {
 }
 const runner = new Runner({
   log: createLogger((line) => process.stderr.write(line + "\\n"), "info"),
-  load: async () => new FakeModel({ delay }),
+  load: async (_, { onSaving }) => {
+    const model = new FakeModel({ delay })
+    if (process.env.AT_THE_END !== "hang") return model
+    model[Symbol.asyncDispose] = () => (onSaving(), new Promise(() => {}))
+    return model
+  },
   write: async (lines) => void (await Bun.write(Bun.stdout, lines)),
   drainLog() {},
   exit: (code) => process.exit(code),
+  timers: SYSTEM_TIMERS,
 })
 for await (const line of linesOf(Bun.stdin.stream())) runner.handle(parseCommand(line))
 await runner.stop()
@@ -36,13 +44,22 @@ const LOAD: LoadOptions = { name: "m", path: "/m", flashAttention: "auto", cache
 
 interface StartOptions {
   readonly breakAt?: number
+  /** What it does when it is told to stop: nothing, after one sign of life. */
+  readonly hangs?: boolean
+  readonly timers?: FakeTimers
   readonly log?: Logger
 }
 
-function start({ breakAt = 0, log = SILENT }: StartOptions = {}): Promise<RunnerHandle> {
+function start({
+  breakAt = 0,
+  log = SILENT,
+  hangs = false,
+  timers,
+}: StartOptions = {}): Promise<RunnerHandle> {
   return RunnerHandle.start(LOAD, {
     command: [process.execPath, "-e", RUNNER],
-    env: { ...process.env, BREAK_AT: String(breakAt) },
+    env: { ...process.env, BREAK_AT: String(breakAt), AT_THE_END: hangs ? "hang" : "" },
+    ...(timers === undefined ? {} : { timers }),
     log,
     loadTimeoutMs: Infinity,
   })
@@ -73,6 +90,28 @@ describe("RunnerHandle", () => {
     await handle.stop()
     expect(handle.isUsable).toBe(false)
     expect(await collect(handle.answer(ask("Hello"))).catch(reason)).toContain("was unloaded")
+  })
+
+  test("waits for a runner that says that it is still saving, and kills one that says nothing", async () => {
+    const saving = Promise.withResolvers<void>()
+    class Alarms extends FakeTimers {
+      #count = 0
+
+      override setTimer(delayMs: number, callback: () => void): () => void {
+        if (++this.#count === 2) saving.resolve()
+        return super.setTimer(delayMs, callback)
+      }
+    }
+    const timers = new Alarms()
+    const handle = await start({ hangs: true, timers })
+    const stopped = handle.stop()
+    timers.advance(4000)
+    await saving.promise
+    timers.advance(4000)
+    expect(timers.pending).toBe(1)
+    timers.advance(1000)
+    await stopped
+    expect(timers.pending).toBe(0)
   })
 
   test("an engine that breaks fails its requests with the reason, and its process ends", async () => {

@@ -13,6 +13,8 @@ import { assert, CriaError, toCriaError } from "../util/errors.ts"
 import { linesOf } from "../util/lines.ts"
 import type { Logger } from "../util/log.ts"
 import { Queue } from "../util/queue.ts"
+import { SYSTEM_TIMERS, type Timers } from "../util/timers.ts"
+import { Grace } from "./grace.ts"
 import { Load } from "./load.ts"
 import {
   type AnswerRequest,
@@ -33,12 +35,17 @@ export interface RunnerOptions {
   readonly log: Logger
   /** Milliseconds without progress after which a load is given up. */
   readonly loadTimeoutMs: number
+  /** Default: the machine's. */
+  readonly timers?: Timers
 }
 
 type RunnerProcess = Subprocess<"pipe", "pipe", "pipe">
 
-/** After asking a runner to stop, it is given so long before it is killed. */
-const STOP_GRACE_MS = 5000
+/**
+ * After it was asked to stop, a runner is killed when it said nothing for so long, and when it still writes what
+ * outlives it after so long: whoever wants the model again is waiting.
+ */
+const STOP_LIMITS = { quietMsMax: 5000, totalMsMax: 60_000 }
 
 /**
  * What a runner's C library has to know before the process starts: memory for weights and KV cache shall have large
@@ -69,6 +76,7 @@ export class RunnerHandle {
   #facts: LoadedFacts | undefined
   #ended: CriaError | undefined
   #load: Load | undefined
+  #grace: Grace | undefined
 
   /** Starts the process; use {@link RunnerHandle.start}. */
   constructor(options: RunnerOptions) {
@@ -163,10 +171,12 @@ export class RunnerHandle {
   /** Ends the process: asks, then kills. Resolves when it is gone. */
   async stop(): Promise<void> {
     this.#ended ??= new CriaError("unavailable", "The model was unloaded")
+    this.#grace ??= new Grace(STOP_LIMITS, this.#options.timers ?? SYSTEM_TIMERS, () =>
+      this.#tooLate(),
+    )
     this.#send({ type: "stop" })
-    const timer = setTimeout(() => this.#process.kill("SIGKILL"), STOP_GRACE_MS)
     await this.exited
-    clearTimeout(timer)
+    this.#grace[Symbol.dispose]()
   }
 
   #question(command: (id: number) => RunnerCommand): Promise<RunnerFrame> {
@@ -176,6 +186,11 @@ export class RunnerHandle {
       this.#pending.set(id, { kind: "question", resolve, reject })
       this.#send(command(id))
     })
+  }
+
+  #tooLate(): void {
+    this.#options.log.warn("runner killed: it did not end", { pid: this.pid })
+    this.#process.kill("SIGKILL")
   }
 
   async #kill(): Promise<void> {
@@ -259,6 +274,9 @@ export class RunnerHandle {
         fail(pending, fromFailure(frame.failure))
         return
       }
+      case "saving":
+        this.#grace?.extend()
+        return
       case "broken":
         this.#ended ??= fromFailure(frame.failure)
         this.#options.log.error("runner broke", { pid: this.pid, reason: frame.failure.message })

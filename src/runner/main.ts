@@ -12,6 +12,7 @@ import { type Config, readConfig } from "../config.ts"
 import { LocalModel } from "../model/local-model.ts"
 import { linesOf } from "../util/lines.ts"
 import { createLogger } from "../util/log.ts"
+import { SYSTEM_TIMERS } from "../util/timers.ts"
 import { unpackNative } from "../util/unpack.ts"
 import { parseCommand } from "./protocol.ts"
 import { Runner } from "./runner.ts"
@@ -48,6 +49,7 @@ export async function runnerMain(): Promise<void> {
     },
     drainLog: () => library?.drainLog(log),
     exit: (code) => process.exit(code),
+    timers: SYSTEM_TIMERS,
   })
   process.on("SIGTERM", () => void runner.stop())
   for await (const line of linesOf(Bun.stdin.stream())) runner.handle(parseCommand(line))

@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test"
 
 import { SAMPLING_DEFAULTS } from "../engine/sampling.ts"
 import { CriaError } from "../util/errors.ts"
+import { FakeTimers } from "../util/fake-timers.ts"
 import { SILENT } from "../util/log.ts"
 import { FakeModel, type FakeModelOptions } from "./fake-model.ts"
 import {
@@ -11,7 +12,7 @@ import {
   type RunnerCommand,
   type RunnerFrame,
 } from "./protocol.ts"
-import { Runner, type RunnerModel } from "./runner.ts"
+import { Runner, type RunnerParts } from "./runner.ts"
 
 const LOAD: LoadOptions = { name: "m", path: "/m", flashAttention: "auto", cacheType: "f16" }
 
@@ -29,12 +30,13 @@ function ask(text: string, change: Partial<AnswerRequest> = {}): AnswerRequest {
 /** A runner whose frames are collected, and which ends nothing but itself. */
 class Bench {
   readonly frames: RunnerFrame[] = []
+  readonly timers = new FakeTimers()
   readonly runner: Runner
   readonly exit: Promise<number>
   readonly #exit = Promise.withResolvers<number>()
   #waits: { type: RunnerFrame["type"]; resolve: (frame: RunnerFrame) => void }[] = []
 
-  constructor(model: () => Promise<RunnerModel>) {
+  constructor(model: RunnerParts["load"]) {
     this.exit = this.#exit.promise
     this.runner = new Runner({
       log: SILENT,
@@ -45,6 +47,7 @@ class Bench {
       },
       drainLog() {},
       exit: (code) => this.#exit.resolve(code),
+      timers: this.timers,
     })
   }
 
@@ -141,5 +144,47 @@ describe("Runner", () => {
     await ready
     stubborn.send({ type: "stop" })
     expect(await stubborn.exit).toBe(1)
+  })
+
+  test("is given time while it still writes what outlives it, and ended when it hangs", async () => {
+    const disposal = Promise.withResolvers<void>()
+    let hooks: Parameters<RunnerParts["load"]>[1] | undefined
+    const bench = new Bench((_, given) => {
+      hooks = given
+      const model = new FakeModel()
+      model[Symbol.asyncDispose] = () => disposal.promise
+      return Promise.resolve(model)
+    })
+    const ready = bench.next("ready")
+    bench.send({ type: "load", options: LOAD })
+    await ready
+    hooks?.onSaving()
+    let code: number | undefined
+    void bench.exit.then((status) => (code = status))
+    bench.send({ type: "stop" })
+    for (let pieces = 0; pieces < 10; pieces++) {
+      bench.timers.advance(2000)
+      const saving = bench.next("saving")
+      hooks?.onSaving()
+      await saving
+    }
+    expect(code).toBeUndefined()
+    expect(bench.types().filter((type) => type === "saving")).toHaveLength(10)
+    bench.timers.advance(3000)
+    expect(await bench.exit).toBe(1)
+  })
+
+  test("ends as soon as everything is written", async () => {
+    const disposal = Promise.withResolvers<void>()
+    const model = new FakeModel()
+    model[Symbol.asyncDispose] = () => disposal.promise
+    const bench = new Bench(() => Promise.resolve(model))
+    const ready = bench.next("ready")
+    bench.send({ type: "load", options: LOAD })
+    await ready
+    bench.send({ type: "stop" })
+    disposal.resolve()
+    expect(await bench.exit).toBe(0)
+    expect(bench.timers.pending).toBe(0)
   })
 })

@@ -9,6 +9,8 @@
 import type { ChatEvent } from "../chat/message.ts"
 import { assert, CriaError, toCriaError } from "../util/errors.ts"
 import type { Logger } from "../util/log.ts"
+import type { Timers } from "../util/timers.ts"
+import { Grace } from "./grace.ts"
 import {
   type AnswerRequest,
   type EngineStatus,
@@ -23,7 +25,7 @@ import {
 /** Progress frames during a load, at most so often. */
 const PROGRESS_INTERVAL_MS = 50
 
-/** When it shall end, code that hangs in native calls is given this long. */
+/** When it shall end, code that hangs in native calls is given this long. Nothing hangs that still writes. */
 const STOP_GRACE_MS = 3000
 
 /** What a runner needs of its model; `model/local-model.ts` is one. */
@@ -41,13 +43,14 @@ export interface RunnerParts {
   readonly log: Logger
   load(
     options: LoadOptions,
-    hooks: { onProgress: (fraction: number) => void; signal: AbortSignal },
+    hooks: { onProgress: (fraction: number) => void; onSaving: () => void; signal: AbortSignal },
   ): Promise<RunnerModel>
   /** Sends frames, one a line. Never fails: when nobody reads any more, the end of the input says so. */
   write(lines: string): Promise<void>
   /** Moves what native code logged to the log. */
   drainLog(): void
   exit(code: number): void
+  readonly timers: Timers
 }
 
 /** See the module. */
@@ -60,6 +63,7 @@ export class Runner {
   #model: RunnerModel | undefined
   #load: Promise<void> = Promise.resolve()
   #ending: Promise<void> | undefined
+  #grace: Grace | undefined
 
   /** Greets the server. */
   constructor(parts: RunnerParts) {
@@ -120,16 +124,18 @@ export class Runner {
   }
 
   async #end(code: number, work: () => Promise<void>): Promise<void> {
-    setTimeout(() => this.#parts.exit(1), STOP_GRACE_MS).unref()
+    const parts = this.#parts
+    this.#grace = new Grace({ quietMsMax: STOP_GRACE_MS }, parts.timers, () => parts.exit(1))
     let status = code
     try {
       await work()
     } catch (error) {
       status = 1
-      this.#parts.log.error("runner ends badly", { error: toCriaError(error).message })
+      parts.log.error("runner ends badly", { error: toCriaError(error).message })
     }
     await this.#flush()
-    this.#parts.exit(status)
+    this.#grace[Symbol.dispose]()
+    parts.exit(status)
   }
 
   /** Queues a frame. All frames of one turn of the event loop, such as a step's, leave in one write. */
@@ -154,7 +160,8 @@ export class Runner {
     }
     try {
       const { signal } = this.#loading
-      const model = await this.#parts.load(options, { onProgress, signal })
+      const onSaving = () => this.#isSaving()
+      const model = await this.#parts.load(options, { onProgress, onSaving, signal })
       this.#model = model
       this.#send({ type: "ready", facts: model.loaded })
       void model.broken.then((reason) => this.#giveUp(reason))
@@ -172,6 +179,13 @@ export class Runner {
     for await (const event of this.#loadedModel().answer(request, signal)) {
       this.#send({ type: "event", id, event })
     }
+  }
+
+  /** What outlives this process is being written. Before the end nobody waits for it. */
+  #isSaving(): void {
+    if (this.#grace === undefined) return
+    this.#grace.extend()
+    this.#send({ type: "saving" })
   }
 
   #begin(id: number, work: (signal: AbortSignal) => Promise<void>): void {

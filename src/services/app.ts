@@ -13,6 +13,7 @@ import { RunnerHandle } from "../runner/handle.ts"
 import type { ModelName } from "../store/name.ts"
 import { selfCommand } from "../util/executable.ts"
 import type { Logger } from "../util/log.ts"
+import { SYSTEM_TIMERS } from "../util/timers.ts"
 import { Catalog } from "./catalog.ts"
 import { Generator, type ModelRunner } from "./generate.ts"
 import { Library } from "./library.ts"
@@ -58,13 +59,7 @@ export function createApp({ config, log, file }: AppOptions): App {
           loadTimeoutMs: config.loadTimeoutMs,
           ...hooks,
         }),
-      now: () => performance.now(),
-      setTimer(delayMs, callback) {
-        // Longer than a timer can run means never.
-        if (delayMs > 2 ** 31 - 1) return () => {}
-        const timer = setTimeout(callback, delayMs)
-        return () => clearTimeout(timer)
-      },
+      ...SYSTEM_TIMERS,
     },
     config,
   )
