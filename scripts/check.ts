@@ -26,7 +26,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "src/version": [],
   "src/api": [],
   "src/template": [],
-  "src/modelfile": [],
+  "src/modelfile": ["src/engine/cache-type"],
   "src/chat": ["src/template"],
   "src/engine": [],
   "src/convert": ["src/gguf"],

@@ -12,7 +12,7 @@ import { delimiter, isAbsolute, join, resolve } from "node:path"
 
 import { z } from "zod"
 
-import { CACHE_TYPES, type CacheType } from "./engine/cache-type.ts"
+import { CACHE_SETTINGS, type CacheSetting, parseCacheSetting } from "./engine/cache-type.ts"
 import { CriaError } from "./util/errors.ts"
 import type { LogLevel } from "./util/log.ts"
 import { parseDurationMs } from "./util/units.ts"
@@ -48,7 +48,7 @@ export interface Config {
   readonly origins: readonly string[]
   readonly logLevel: LogLevel
   readonly flashAttention: "auto" | "on" | "off"
-  readonly cacheType: CacheType
+  readonly cacheType: CacheSetting
   /** Whether a Modelfile's TEMPLATE wins over the one in the model's file; undefined: the better one. */
   readonly goTemplate: boolean | undefined
   /** CPU threads; 0 decides. */
@@ -129,12 +129,13 @@ export const VARIABLES: readonly Variable[] = [
   { name: "OLLAMA_DEBUG", about: "1 logs every request", defaultText: "0" },
   {
     name: "OLLAMA_FLASH_ATTENTION",
-    about: "Flash attention: 1, 0, or unset to decide",
+    about: "Flash attention of models that say nothing: 1, 0, or unset to decide",
     defaultText: "",
   },
   {
     name: "OLLAMA_KV_CACHE_TYPE",
-    about: "Type of the KV cache: f16, q8_0, q4_0",
+    about:
+      "Type of the KV cache of models that say none: f16, q8_0, q4_0 and others, or keys/values such as q8_0/f16",
     defaultText: "f16",
   },
   {
@@ -246,7 +247,12 @@ const duration = z.string().transform((text, context) => {
   }
 })
 
-const cacheType = z.string().toLowerCase().pipe(z.enum(CACHE_TYPES))
+const cacheType = z.string().transform((text, context) => {
+  const setting = parseCacheSetting(text)
+  if (setting !== undefined) return setting
+  context.addIssue({ code: "custom", message: `expected ${CACHE_SETTINGS}` })
+  return z.NEVER
+})
 
 /**
  * Reads the environment.

@@ -13,7 +13,7 @@
 
 import { openLibrary } from "../ffi/library.ts"
 import type { ChatEvent, Message, Tool } from "./chat/message.ts"
-import type { CacheType } from "./engine/cache-type.ts"
+import type { CacheSetting } from "./engine/cache-type.ts"
 import { SAMPLING_DEFAULTS, type SamplingOptions } from "./engine/sampling.ts"
 import type { ModelFacts } from "./gguf/facts.ts"
 import { LocalModel } from "./model/local-model.ts"
@@ -39,7 +39,7 @@ export interface OpenOptions {
   /** Layers on the GPU; default −1, all. */
   readonly gpuLayers?: number
   readonly flashAttention?: "auto" | "on" | "off"
-  readonly cacheType?: CacheType
+  readonly cacheType?: CacheSetting
   /** Folder of the native libraries; default: beside the program, or a checkout's `dist/native`. */
   readonly nativeFolder?: string
   /** Fractions from 0 to 1. */

@@ -226,7 +226,11 @@ export interface PsModel {
   readonly expires_at: string
   readonly size_vram: number
   readonly context_length: number
-  /** What the engine does. Not in Ollama. */
+  /** Type of the KV cache, or `keys/values`. Not in Ollama, as the next two. */
+  readonly kv_cache_type?: string
+  /** `auto`, `on` or `off`, as it was loaded. */
+  readonly flash_attention?: string
+  /** What the engine does. */
   readonly engine?: PsEngine
 }
 

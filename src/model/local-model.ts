@@ -11,6 +11,7 @@ import { physicalCores } from "../../ffi/machine.ts"
 import { type LoadMode, loadModel, type NativeModel } from "../../ffi/model.ts"
 import type { NativeLibrary } from "../../ffi/native.ts"
 import type { ChatEvent } from "../chat/message.ts"
+import { cacheTypesOf } from "../engine/cache-type.ts"
 import { Embedder } from "../engine/embedder.ts"
 import type { EngineStatus } from "../engine/engine-status.ts"
 import { Engine } from "../engine/engine.ts"
@@ -46,6 +47,9 @@ const STATE_SNAPSHOTS = 4
 
 /** An embedding context keeps a row of logits per token of a step: this bounds that buffer. */
 const EMBEDDING_LOGITS_BYTES = 512 * 2 ** 20
+
+/** Exact enough for every model. */
+const CACHE_DEFAULT = "f16"
 
 /** Options beside those that cross to a runner. */
 export interface LoadHooks extends TierHooks {
@@ -141,6 +145,8 @@ export class LocalModel implements AsyncDisposable {
         totalBytes,
         gpuBytes: hasGpu(library) && options.gpuLayers !== 0 ? totalBytes : 0,
         llamaVersion: library.system().llama_version,
+        cacheType: options.cacheType ?? CACHE_DEFAULT,
+        flashAttention: options.flashAttention ?? "auto",
       }
       const files = [...paths, ...(options.adapters ?? [])]
       const identity = { files, settings: stateSettings(options, facts, { backend, library }) }
@@ -297,7 +303,7 @@ export class LocalModel implements AsyncDisposable {
 
 /** What the values of a state and their layout depend on, beside the files. */
 function stateSettings(
-  { cacheType, flashAttention }: LoadOptions,
+  { cacheType = CACHE_DEFAULT, flashAttention = "auto" }: LoadOptions,
   { originalContextLength }: ModelFacts,
   { backend, library }: { backend: NativeBackend; library: NativeLibrary },
 ): StateIdentity["settings"] {
@@ -318,12 +324,13 @@ function keptTokens(wanted: number, promptTokens: number): number {
   return wanted < 0 ? promptTokens : wanted
 }
 
-function contextOptions(options: LoadOptions) {
+function contextOptions({ threads, flashAttention, cacheType = CACHE_DEFAULT }: LoadOptions) {
+  const { keys, values } = cacheTypesOf(cacheType)
   return {
-    threads: options.threads ?? physicalCores(),
-    flashAttention: options.flashAttention,
-    cacheTypeK: options.cacheType,
-    cacheTypeV: options.cacheType,
+    threads: threads ?? physicalCores(),
+    flashAttention: flashAttention ?? "auto",
+    cacheTypeK: keys,
+    cacheTypeV: values,
   }
 }
 
@@ -359,10 +366,10 @@ function checkAdapter(path: string, model: string, { architecture }: ModelFacts)
   }
 }
 
-function cacheTypes(options: LoadOptions): [TensorTypeName, TensorTypeName] {
+function cacheTypes({ cacheType = CACHE_DEFAULT }: LoadOptions): [TensorTypeName, TensorTypeName] {
+  const { keys, values } = cacheTypesOf(cacheType)
   // The cache types are names of tensor types in lower case.
-  const type = options.cacheType.toUpperCase() as TensorTypeName
-  return [type, type]
+  return [keys.toUpperCase() as TensorTypeName, values.toUpperCase() as TensorTypeName]
 }
 
 /**

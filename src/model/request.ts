@@ -6,7 +6,7 @@
 
 import type { Message, Tool } from "../chat/message.ts"
 import type { RequestTerms } from "../chat/terms.ts"
-import type { CacheType } from "../engine/cache-type.ts"
+import type { CacheSetting } from "../engine/cache-type.ts"
 import type { SamplingOptions } from "../engine/sampling.ts"
 
 /** A conversation, a gap to fill, or a prompt that is taken as it is. */
@@ -62,6 +62,9 @@ export interface AnswerRequest {
   readonly terms?: RequestTerms
 }
 
+/** Whether attention is computed without its whole matrix; `auto` where llama.cpp can. */
+export type FlashAttention = "auto" | "on" | "off"
+
 /** What to load and how. */
 export interface LoadOptions {
   /** For messages. */
@@ -83,8 +86,10 @@ export interface LoadOptions {
   readonly gpuLayers?: number
   readonly mainGpu?: number
   readonly useMmap?: boolean
-  readonly flashAttention: "auto" | "on" | "off"
-  readonly cacheType: CacheType
+  /** Default: auto. */
+  readonly flashAttention?: FlashAttention
+  /** Default: f16. */
+  readonly cacheType?: CacheSetting
   /** Bytes of memory for prefixes that no longer fit into the KV cache. */
   readonly prefixRamBytes?: number
   /** Prefixes that outlive the process: in this folder, so many bytes for each model. */
@@ -100,4 +105,7 @@ export interface LoadedFacts {
   /** Of those on GPUs. */
   readonly gpuBytes: number
   readonly llamaVersion: string
+  /** What it was loaded with. */
+  readonly cacheType: CacheSetting
+  readonly flashAttention: FlashAttention
 }

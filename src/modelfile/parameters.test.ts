@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test"
 
-import { parseOptions } from "./parameters.ts"
+import { CACHE_TYPES } from "../engine/cache-type.ts"
+import { parseOptions, parseParameters } from "./parameters.ts"
 
 const INTEGERS =
   "num_ctx num_batch num_gpu main_gpu num_thread draft_num_predict num_keep seed num_predict top_k repeat_last_n".split(
@@ -83,5 +84,56 @@ describe("parseOptions() — what is not given or not known", () => {
     const unknown: string[] = []
     expect(parseOptions({ mirostat: null }, (name) => unknown.push(name))).toEqual({})
     expect(unknown).toEqual([])
+  })
+})
+
+/** One parameter of a Modelfile. */
+function parameter(name: string, value: string): Record<string, unknown> {
+  return parseParameters([{ name, value }], () => {})
+}
+
+const CACHE_REFUSAL = `expected ${CACHE_TYPES.join(", ")}, or one for keys and one for values, such as q8_0/f16`
+
+describe("the type of the KV cache", () => {
+  test.each([
+    ["q8_0", "q8_0"],
+    ["Q4_0", "q4_0"],
+    ["q8_0/f16", "q8_0/f16"],
+    ["f16/f16", "f16"],
+  ])("%s is the same in a Modelfile and in a request", (given, expected) => {
+    expect(parameter("kv_cache_type", given)).toEqual({ kv_cache_type: expected })
+    expect(parseOptions({ kv_cache_type: given })).toEqual({ kv_cache_type: expected } as never)
+  })
+
+  test("a wrong one names those that there are", () => {
+    const message = `Cannot use kv_cache_type "q8": ${CACHE_REFUSAL}`
+    const expected = expect.objectContaining({ code: "invalid-input", message }) as object
+    expect(() => parameter("kv_cache_type", "q8")).toThrow(expected)
+    expect(() => parseOptions({ kv_cache_type: "q8" })).toThrow(expected)
+    expect(() => parseOptions({ kv_cache_type: 8 })).toThrow(
+      refusal('option "kv_cache_type" must be of type string'),
+    )
+  })
+})
+
+describe("flash attention", () => {
+  test.each<[string, string, unknown]>([
+    ["on", "on", "on"],
+    ["on", "true", true],
+    ["off", "0", false],
+    ["off", "OFF", "off"],
+    ["auto", "auto", "auto"],
+  ])("is %s for %p in a Modelfile and %p in a request", (expected, text, value) => {
+    expect(parameter("flash_attention", text)).toEqual({ flash_attention: expected })
+    expect(parseOptions({ flash_attention: value })).toEqual({ flash_attention: expected } as never)
+  })
+
+  test("is nothing else", () => {
+    const message = 'Cannot use flash_attention "maybe": expected on, off or auto'
+    expect(() => parameter("flash_attention", "maybe")).toThrow(message)
+    expect(() => parseOptions({ flash_attention: "maybe" })).toThrow(message)
+    expect(() => parseOptions({ flash_attention: 1 })).toThrow(
+      refusal('option "flash_attention" must be of type string or boolean'),
+    )
   })
 })

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { CACHE_SETTINGS, type CacheSetting, parseCacheSetting } from "../engine/cache-type.ts"
 import { CriaError } from "../util/errors.ts"
 
 const TYPES = {
@@ -27,13 +28,24 @@ const TYPES = {
   presence_penalty: "float32",
   frequency_penalty: "float32",
   stop: "array",
+  /** Not in Ollama, as the next: there they are settings of the server. */
+  kv_cache_type: "cache type",
+  flash_attention: "switch",
 } as const
 
 type Types = typeof TYPES
-type OptionValue<T> = T extends "boolean" ? boolean : T extends "array" ? readonly string[] : number
+
+interface Values {
+  readonly integer: number
+  readonly float32: number
+  readonly boolean: boolean
+  readonly array: readonly string[]
+  readonly "cache type": CacheSetting
+  readonly switch: "auto" | "on" | "off"
+}
 
 /** Options that were given. What is not here was not given, or was null. */
-export type Options = { readonly [K in keyof Types]?: OptionValue<Types[K]> }
+export type Options = { readonly [K in keyof Types]?: Values[Types[K]] }
 
 /**
  * Checks types. Integers may come as floats and are truncated; null counts as not given.
@@ -70,6 +82,13 @@ function parseOption(name: keyof Types, value: unknown): unknown {
       if (!Array.isArray(value)) break
       if (value.every((item) => typeof item === "string")) return value
       throw new CriaError("internal", `option "${name}" must be of an array of strings`)
+    case "cache type":
+      if (typeof value === "string") return cacheSetting(name, value)
+      throw new CriaError("internal", `option "${name}" must be of type string`)
+    case "switch":
+      if (typeof value === "boolean") return value ? "on" : "off"
+      if (typeof value === "string") return switchValue(name, value)
+      throw new CriaError("internal", `option "${name}" must be of type string or boolean`)
     default:
       expected satisfies never
   }
@@ -111,12 +130,13 @@ export function parseParameters(
     if (DEPRECATED.has(name)) warn(`warning: parameter ${name} is deprecated`)
     else if (!isOption(name)) throw new CriaError("invalid-input", `unknown parameter '${name}'`)
     else if (TYPES[name] === "array") stops.push(value)
-    else result[name] = parseValue(TYPES[name], value)
+    else result[name] = parseValue(name, value)
   }
   return stops.length === 0 ? result : { ...result, stop: stops }
 }
 
-function parseValue(type: "integer" | "float32" | "boolean", value: string): number | boolean {
+function parseValue(name: keyof Types, value: string): unknown {
+  const type = TYPES[name]
   switch (type) {
     case "integer": {
       const number = Number(value)
@@ -133,9 +153,29 @@ function parseValue(type: "integer" | "float32" | "boolean", value: string): num
       if (TRUE.has(value)) return true
       if (FALSE.has(value)) return false
       throw new CriaError("invalid-input", `invalid bool value [${value}]`)
+    case "array":
+      return [value]
+    case "cache type":
+      return cacheSetting(name, value)
+    case "switch":
+      return switchValue(name, value)
     default:
       return type satisfies never
   }
+}
+
+function cacheSetting(name: string, text: string): CacheSetting {
+  const setting = parseCacheSetting(text)
+  if (setting !== undefined) return setting
+  throw new CriaError("invalid-input", `Cannot use ${name} "${text}": expected ${CACHE_SETTINGS}`)
+}
+
+function switchValue(name: string, text: string): "auto" | "on" | "off" {
+  const lower = text.toLowerCase()
+  if (lower === "auto") return "auto"
+  if (lower === "on" || TRUE.has(text)) return "on"
+  if (lower === "off" || FALSE.has(text)) return "off"
+  throw new CriaError("invalid-input", `Cannot use ${name} "${text}": expected on, off or auto`)
 }
 
 function isOption(name: string): name is keyof Types {

@@ -18,9 +18,18 @@ export class FakeRunner implements PooledRunner {
   isUsable = true
   readonly #exit = Promise.withResolvers<void>()
 
-  constructor(name: string, contextTokens: number) {
+  constructor(load: LoadOptions) {
+    const { name, contextTokens = 4096, cacheType = "f16", flashAttention = "auto" } = load
     this.name = name
-    this.facts = { contextTokens, parallel: 1, totalBytes: 100, gpuBytes: 0, llamaVersion: "" }
+    this.facts = {
+      contextTokens,
+      parallel: 1,
+      totalBytes: 100,
+      gpuBytes: 0,
+      llamaVersion: "",
+      cacheType,
+      flashAttention,
+    }
     this.exited = this.#exit.promise
   }
 
@@ -70,7 +79,7 @@ export class FakeEffects implements PoolEffects<FakeRunner> {
       report: onProgress,
       finish: () => {
         end()
-        const runner = new FakeRunner(load.name, load.contextTokens ?? 4096)
+        const runner = new FakeRunner(load)
         this.runners.push(runner)
         result.resolve(runner)
         return runner
@@ -117,7 +126,7 @@ export class FakeEffects implements PoolEffects<FakeRunner> {
 export function fakeSpec(name: string, change: Partial<LoadOptions> = {}): ModelSpec {
   return {
     key: `/${name}`,
-    load: { name, path: `/${name}`, flashAttention: "auto", cacheType: "f16", ...change },
+    load: { name, path: `/${name}`, ...change },
   }
 }
 

@@ -29,13 +29,15 @@ describe("pickVictim()", () => {
 })
 
 describe("canServe()", () => {
-  const loaded: LoadOptions = { name: "m", path: "/m", flashAttention: "auto", cacheType: "f16" }
+  const loaded: LoadOptions = { name: "m", path: "/m" }
   const facts: LoadedFacts = {
     contextTokens: 4096,
     parallel: 1,
     totalBytes: 0,
     gpuBytes: 0,
     llamaVersion: "",
+    cacheType: "q8_0",
+    flashAttention: "on",
   }
 
   test.each<[string, Partial<LoadOptions>, Partial<LoadOptions>, boolean]>([
@@ -56,6 +58,12 @@ describe("canServe()", () => {
     ["the same number of layers", { gpuLayers: 0 }, { gpuLayers: 0 }, true],
     ["other threads", { threads: 2 }, { threads: 4 }, false],
     ["another batch", {}, { batchTokens: 256 }, false],
+    ["the cache type that it has, whoever chose it", {}, { cacheType: "q8_0" }, true],
+    ["another cache type", {}, { cacheType: "f16" }, false],
+    ["another cache type for values", {}, { cacheType: "q8_0/f16" }, false],
+    ["flash attention as it is", {}, { flashAttention: "on" }, true],
+    ["flash attention that may be as it is", {}, { flashAttention: "auto" }, true],
+    ["no flash attention where there is", {}, { flashAttention: "off" }, false],
     ["another way to read the file", { useMmap: true }, { useMmap: false }, false],
   ])("decides on %s", (_, had, wanted, result) => {
     expect(canServe({ ...loaded, ...had }, facts, { ...loaded, ...wanted })).toBe(result)

@@ -49,5 +49,8 @@ export function canServe(loaded: LoadOptions, facts: LoadedFacts, wanted: LoadOp
   const isRestEqual = LOAD_KEYS.every(
     (key) => wanted[key] === undefined || wanted[key] === loaded[key],
   )
-  return isContextEnough && isPlacementEqual && isRestEqual
+  const isCacheEqual = wanted.cacheType === undefined || wanted.cacheType === facts.cacheType
+  const isAttentionEqual =
+    (wanted.flashAttention ?? "auto") === "auto" || wanted.flashAttention === facts.flashAttention
+  return isContextEnough && isPlacementEqual && isRestEqual && isCacheEqual && isAttentionEqual
 }

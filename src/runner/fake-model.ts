@@ -28,7 +28,15 @@ export class FakeModel implements RunnerModel {
       ...options,
     })
     const { contextTokens } = this.engine
-    this.loaded = { contextTokens, parallel: 1, totalBytes: 0, gpuBytes: 0, llamaVersion: "fake" }
+    this.loaded = {
+      contextTokens,
+      parallel: 1,
+      totalBytes: 0,
+      gpuBytes: 0,
+      llamaVersion: "fake",
+      cacheType: "f16",
+      flashAttention: "auto",
+    }
   }
 
   get status(): EngineStatus {

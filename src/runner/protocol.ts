@@ -9,7 +9,7 @@
 import { z } from "zod"
 
 import type { ChatEvent, Message, Tool } from "../chat/message.ts"
-import { CACHE_TYPES } from "../engine/cache-type.ts"
+import { type CacheSetting, parseCacheSetting } from "../engine/cache-type.ts"
 import type { EngineStatus } from "../engine/engine-status.ts"
 import type { SamplingOptions } from "../engine/sampling.ts"
 import type { AnswerInput, AnswerRequest, LoadedFacts, LoadOptions } from "../model/request.ts"
@@ -95,6 +95,12 @@ const answerRequest: z.ZodType<AnswerRequest> = z.object({
     .exactOptional(),
 })
 
+const flashAttention = z.enum(["auto", "on", "off"])
+
+const cacheType = z.custom<CacheSetting>(
+  (value) => typeof value === "string" && parseCacheSetting(value) === value,
+)
+
 const loadOptions: z.ZodType<LoadOptions> = z.object({
   name: z.string(),
   path: z.string(),
@@ -107,8 +113,8 @@ const loadOptions: z.ZodType<LoadOptions> = z.object({
   gpuLayers: z.number().exactOptional(),
   mainGpu: z.number().exactOptional(),
   useMmap: z.boolean().exactOptional(),
-  flashAttention: z.enum(["auto", "on", "off"]),
-  cacheType: z.enum(CACHE_TYPES),
+  flashAttention: flashAttention.exactOptional(),
+  cacheType: cacheType.exactOptional(),
   prefixRamBytes: z.number().exactOptional(),
   prefixDisk: z.object({ folder: z.string(), bytesMax: z.number() }).exactOptional(),
 })
@@ -148,6 +154,8 @@ const loadedFacts: z.ZodType<LoadedFacts> = z.object({
   totalBytes: z.number(),
   gpuBytes: z.number(),
   llamaVersion: z.string(),
+  cacheType,
+  flashAttention,
 })
 
 const probability = z.object({ token: z.string(), logprob: z.number(), bytes: z.array(z.number()) })

@@ -18,6 +18,7 @@ import { Catalog } from "./catalog.ts"
 import { Generator, type ModelRunner } from "./generate.ts"
 import { Library } from "./library.ts"
 import { keyFiles, networkOf } from "./network.ts"
+import { withDefaults } from "./options.ts"
 import { Resolver } from "./resolve.ts"
 import { openFile, openStores, type Stores } from "./stores.ts"
 import { Transfers } from "./transfer.ts"
@@ -52,7 +53,7 @@ export function createApp({ config, log, file }: AppOptions): App {
   const pool = new Pool<ModelRunner>(
     {
       start: (load, hooks) =>
-        RunnerHandle.start(load, {
+        RunnerHandle.start(withDefaults(load, config), {
           command: selfCommand(),
           env: process.env,
           log,

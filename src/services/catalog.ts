@@ -37,6 +37,9 @@ export interface LoadedModel {
   readonly totalBytes: number
   readonly gpuBytes: number
   readonly contextTokens: number
+  /** Undefined while it loads. */
+  readonly cacheType: string | undefined
+  readonly flashAttention: string | undefined
   /** Milliseconds since 1970; Infinity for ever. */
   readonly expiresAt: number
   /** What its engine does; undefined while it loads. */
@@ -104,6 +107,8 @@ export class Catalog {
           totalBytes: facts?.totalBytes ?? model.facts.fileBytes,
           gpuBytes: facts?.gpuBytes ?? 0,
           contextTokens: facts?.contextTokens ?? 0,
+          cacheType: facts?.cacheType,
+          flashAttention: facts?.flashAttention,
           status: async () => await runner?.status().catch(() => undefined),
           // From the pool's clock to that of the calendar.
           expiresAt: expiresAtMs - performance.now() + Date.now(),

@@ -8,7 +8,7 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs"
 import { open } from "node:fs/promises"
 import { join } from "node:path"
 
-import type { CacheType } from "../engine/cache-type.ts"
+import { type CacheSetting, type CacheType, cacheTypesOf } from "../engine/cache-type.ts"
 import { kvBytesPerToken, type ModelFacts, modelFacts } from "../gguf/facts.ts"
 import type { TensorTypeName } from "../gguf/format.ts"
 import { readGguf } from "../gguf/read.ts"
@@ -29,7 +29,7 @@ export interface ChooserParts {
   readonly token: string | undefined
   /** Devices of this machine; asked once. */
   readonly devices: () => Promise<readonly Device[]>
-  readonly cacheType: CacheType
+  readonly cacheType: CacheSetting
   /** Folder for files that can be made again. */
   readonly cache: string
 }
@@ -157,7 +157,7 @@ async function writeHead(
 }
 
 /** Undefined when the header is longer than what is there, or is none. */
-function readShape(path: string, cacheType: CacheType): ContextShape | undefined {
+function readShape(path: string, cacheType: CacheSetting): ContextShape | undefined {
   try {
     return shapeOf(modelFacts(readGguf(path, { label: "the model" })), cacheType)
   } catch (error) {
@@ -166,13 +166,17 @@ function readShape(path: string, cacheType: CacheType): ContextShape | undefined
   }
 }
 
-function shapeOf(facts: ModelFacts, cacheType: CacheType): ContextShape {
-  // The cache types are names of tensor types in lower case.
-  const type = cacheType.toUpperCase() as TensorTypeName
+function shapeOf(facts: ModelFacts, cacheType: CacheSetting): ContextShape {
+  const { keys, values } = cacheTypesOf(cacheType)
   return {
-    kvBytesPerToken: kvBytesPerToken(facts, type, type),
+    kvBytesPerToken: kvBytesPerToken(facts, tensorTypeName(keys), tensorTypeName(values)),
     trainedTokens: facts.contextLength ?? UNKNOWN_SHAPE.trainedTokens,
   }
+}
+
+/** The cache types are names of tensor types in lower case. */
+function tensorTypeName(type: CacheType): TensorTypeName {
+  return type.toUpperCase() as TensorTypeName
 }
 
 /** Apple's GPUs have the memory of the machine. */

@@ -5,7 +5,7 @@ import { checkSampling, SAMPLING_DEFAULTS } from "../engine/sampling.ts"
 import { u32 } from "../gguf/write.ts"
 import type { Options } from "../modelfile/parameters.ts"
 import type { LoadOptions } from "../runner/protocol.ts"
-import { limitsOf, loadOptionsOf, samplingOf } from "./options.ts"
+import { limitsOf, loadOptionsOf, samplingOf, withDefaults } from "./options.ts"
 import type { RunnableModel } from "./resolve.ts"
 import { TestApp } from "./test-app.ts"
 
@@ -116,8 +116,6 @@ describe("loadOptionsOf()", () => {
     expect(load({})).toEqual({
       name: "tiny:latest",
       path: model.stored.modelPath,
-      flashAttention: "auto",
-      cacheType: "f16",
       queueMax: 512,
       prefixRamBytes: 512 * 2 ** 20,
     })
@@ -134,8 +132,6 @@ describe("loadOptionsOf()", () => {
     const env = {
       OLLAMA_CONTEXT_LENGTH: "4096",
       OLLAMA_NUM_PARALLEL: "2",
-      OLLAMA_FLASH_ATTENTION: "1",
-      OLLAMA_KV_CACHE_TYPE: "q8_0",
       OLLAMA_MAX_QUEUE: "7",
       CRIA_THREADS: "3",
     }
@@ -143,9 +139,17 @@ describe("loadOptionsOf()", () => {
       queueMax: 7,
       contextTokens: 4096,
       parallel: 2,
-      flashAttention: "on",
-      cacheType: "q8_0",
       threads: 3,
+    })
+  })
+
+  test("the cache is of the type that is asked for, else as the server has it", () => {
+    const env = { OLLAMA_FLASH_ATTENTION: "1", OLLAMA_KV_CACHE_TYPE: "Q8_0" }
+    const loaded = (options: Options) => withDefaults(load(options, env), readConfig(env))
+    expect(loaded({})).toMatchObject({ cacheType: "q8_0", flashAttention: "on" })
+    expect(loaded({ kv_cache_type: "q4_0/f16", flash_attention: "auto" })).toMatchObject({
+      cacheType: "q4_0/f16",
+      flashAttention: "auto",
     })
   })
 

@@ -46,7 +46,10 @@ export function limitsOf(
   }
 }
 
-/** What to load and how, from the model's file, the options and the server's configuration. */
+/**
+ * What to load and how, from the model's file, the options and the server's configuration. What nobody asked for is
+ * left open: a model that is loaded already serves as it is.
+ */
 export function loadOptionsOf(model: RunnableModel, options: Options, config: Config): LoadOptions {
   const context = options.num_ctx ?? (config.contextTokens || undefined)
   const threads = Math.max(0, options.num_thread ?? 0) || config.threads || undefined
@@ -54,8 +57,8 @@ export function loadOptionsOf(model: RunnableModel, options: Options, config: Co
     name: model.name,
     path: model.stored.modelPath,
     ...(model.stored.adapterPaths.length === 0 ? {} : { adapters: model.stored.adapterPaths }),
-    flashAttention: config.flashAttention,
-    cacheType: config.cacheType,
+    ...(options.kv_cache_type === undefined ? {} : { cacheType: options.kv_cache_type }),
+    ...(options.flash_attention === undefined ? {} : { flashAttention: options.flash_attention }),
     ...prefixesOf(config),
     ...(context === undefined ? {} : { contextTokens: contextOf(context) }),
     ...(config.parallel === 0 ? {} : { parallel: config.parallel }),
@@ -68,6 +71,12 @@ export function loadOptionsOf(model: RunnableModel, options: Options, config: Co
     ...(options.main_gpu === undefined ? {} : { mainGpu: options.main_gpu }),
     ...(options.use_mmap === undefined ? {} : { useMmap: options.use_mmap }),
   }
+}
+
+/** What is loaded in the end: what was left open is as the server is configured. */
+export function withDefaults(load: LoadOptions, config: Config): LoadOptions {
+  const { cacheType, flashAttention } = config
+  return { cacheType, flashAttention, ...load }
 }
 
 function prefixesOf({ prefixRamBytes, prefixDiskBytes: bytesMax, cache }: Config) {

@@ -25,6 +25,7 @@ import type { App } from "./app.ts"
 import { Catalog } from "./catalog.ts"
 import { Generator, type ModelRunner } from "./generate.ts"
 import { Library } from "./library.ts"
+import { withDefaults } from "./options.ts"
 import { Resolver } from "./resolve.ts"
 import type { Stores } from "./stores.ts"
 import { Transfers } from "./transfer.ts"
@@ -130,9 +131,18 @@ class ScriptedRunner implements ModelRunner {
   readonly #exit = Promise.withResolvers<void>()
   readonly #app: TestApp
 
-  constructor(app: TestApp, { contextTokens = 8192, parallel = 1 }: LoadOptions) {
+  constructor(app: TestApp, load: LoadOptions) {
+    const { contextTokens = 8192, parallel = 1, cacheType = "f16", flashAttention = "auto" } = load
     this.#app = app
-    this.facts = { contextTokens, parallel, totalBytes: 1500, gpuBytes: 500, llamaVersion: "" }
+    this.facts = {
+      contextTokens,
+      parallel,
+      totalBytes: 1500,
+      gpuBytes: 500,
+      llamaVersion: "",
+      cacheType,
+      flashAttention,
+    }
     this.exited = this.#exit.promise
   }
 
@@ -209,7 +219,8 @@ export class TestApp implements App {
     this.resolver = new Resolver(store, { goTemplate })
     this.pool = new Pool<ModelRunner>(
       {
-        start: async (load) => {
+        start: async (wanted) => {
+          const load = withDefaults(wanted, this.config)
           this.loads.push(load)
           this.#firstLoad.resolve()
           await this.loading

@@ -365,9 +365,10 @@ describe("LocalModel.load()", () => {
     assert.equal(model.loaded.contextTokens, 2048)
   })
 
-  for (const cacheType of ["q8_0", "q4_0", "bf16"] as const) {
+  for (const cacheType of ["q8_0", "q4_0", "bf16", "q8_0/f16"] as const) {
     test(`works with a KV cache of type ${cacheType}`, async () => {
       await using model = await load({ cacheType, flashAttention: "on" })
+      assert.equal(model.loaded.cacheType, cacheType)
       assert.match(
         (await collect(model.answer(chat([user("What is the capital of France?")])))).content,
         /Paris/,

@@ -83,6 +83,15 @@ describe("cria list", () => {
     expect(rows.map((row) => row.split(" ")[0])).toEqual(names)
   })
 
+  test("says of what type caches are when one is not the usual", async () => {
+    const running = [loaded("tiny:latest", { kv_cache_type: "q8_0/f16" }), loaded("b:1", {})]
+    expect(await printed(() => ps(clientWith(running)))).toEqual([
+      "NAME           ID              SIZE      PROCESSOR    CONTEXT    CACHE       UNTIL··············",
+      "tiny:latest    0123456789ab    1.5 GB    100% CPU     4096       q8_0/f16    4 minutes from now····",
+      "b:1            0123456789ab    1.5 GB    100% CPU     4096       f16         4 minutes from now····",
+    ])
+  })
+
   test("without models prints the header", async () => {
     expect(await printed(() => list(clientWith([])))).toEqual(["NAME    ID    SIZE    MODIFIED·"])
   })

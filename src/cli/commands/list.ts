@@ -13,6 +13,9 @@ import { formatTable } from "../output.ts"
 /** Further ahead than this is for ever. */
 const FOREVER_MS = 20 * 365 * 24 * 3_600_000
 
+/** Type of a KV cache that nobody asked for. */
+const USUAL_CACHE = "f16"
+
 /** Prints the installed models whose name begins with `prefix`, in any case. */
 export async function list(client: Client, prefix = ""): Promise<void> {
   const models = await client.tags()
@@ -24,13 +27,11 @@ export async function list(client: Client, prefix = ""): Promise<void> {
 export async function ps(client: Client, prefix = ""): Promise<void> {
   const models = await client.ps()
   const shown = models.filter(({ name }) => name.startsWith(prefix))
-  const header = ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"]
-  console.log(
-    formatTable(
-      header,
-      shown.map((model) => psRow(model, Date.now())),
-    ),
-  )
+  // As Ollama's, unless there is something else to say.
+  const hasCache = shown.some(({ kv_cache_type: type = USUAL_CACHE }) => type !== USUAL_CACHE)
+  const cache = hasCache ? ["CACHE"] : []
+  const rows = shown.map((model) => psRow(model, Date.now(), hasCache))
+  console.log(formatTable(["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", ...cache, "UNTIL"], rows))
 }
 
 /** Unloads a model. */
@@ -48,13 +49,14 @@ function listRow({ name, digest, size, modified_at: modified }: TagsModel): stri
   return [name, digest.slice(0, 12), formatBytes(size), formatRelative(Math.min(age, 0))]
 }
 
-function psRow(model: PsModel, now: number): string[] {
+function psRow(model: PsModel, now: number, hasCache: boolean): string[] {
   return [
     model.name,
     model.digest.slice(0, 12),
     formatBytes(model.size),
     processor(model),
     String(model.context_length),
+    ...(hasCache ? [model.kv_cache_type ?? USUAL_CACHE] : []),
     until(new Date(model.expires_at).getTime() - now),
   ]
 }

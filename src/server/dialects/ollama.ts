@@ -235,6 +235,8 @@ export function psModel(loaded: LoadedModel, now: number, status?: EngineStatus)
     expires_at: formatLocal(Math.min(loaded.expiresAt, now + FOREVER_MS)),
     size_vram: loaded.gpuBytes,
     context_length: loaded.contextTokens,
+    ...(loaded.cacheType === undefined ? {} : { kv_cache_type: loaded.cacheType }),
+    ...(loaded.flashAttention === undefined ? {} : { flash_attention: loaded.flashAttention }),
     ...(status === undefined ? {} : { engine: engineFields(status) }),
   }
 }

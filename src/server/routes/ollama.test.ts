@@ -125,7 +125,7 @@ describe("GET /api/ps", () => {
     expect(timeless(text)).toBe(
       '{"models":[{"name":"tiny:latest","model":"tiny:latest","size":1500,"digest":"D","details":{' +
         '"format":"gguf","family":"llama","families":["llama"],"parameter_size":"0","quantization_level":"Q4_K_M"},' +
-        '"expires_at":"T","size_vram":500,"context_length":512,"engine":{"running":1,"waiting":2,' +
+        '"expires_at":"T","size_vram":500,"context_length":512,"kv_cache_type":"f16","flash_attention":"auto","engine":{"running":1,"waiting":2,' +
         '"free_cells":3,"active_cells":4,"cached_cells":5,"total_cells":12,"accepted":5,"finished":2,"aborted":0,' +
         '"failed":0,"refused":0,"steps":6,"reused_graphs":0,"prompt_tokens":7,"cached_tokens":0,' +
         '"completion_tokens":8,"preemptions":0,"evicted_tokens":0,"saved_tokens":0,"restored_tokens":0,' +
@@ -137,6 +137,26 @@ describe("GET /api/ps", () => {
     const [model] = (JSON.parse(text) as { models: { expires_at: string }[] }).models
     const leftMs = Date.parse(model?.expires_at ?? "") - Date.now()
     expect(Math.abs(leftMs - 5 * 60_000)).toBeLessThan(10_000)
+  })
+
+  test("has the type of the cache that a request asked for", async () => {
+    await using server = await TestServer.start()
+    const options = { kv_cache_type: "q8_0/f16", flash_attention: true }
+    await server.post("/api/generate", { model: "tiny", options })
+    expect(JSON.parse((await server.get("/api/ps")).text)).toMatchObject({
+      models: [{ kv_cache_type: "q8_0/f16", flash_attention: "on" }],
+    })
+    // What is left open is served as it is; what differs is loaded anew.
+    await server.post("/api/generate", { model: "tiny" })
+    expect(server.app.loads).toHaveLength(1)
+    await server.post("/api/generate", { model: "tiny", options: { kv_cache_type: "q8_0" } })
+    expect(server.app.loads.map(({ cacheType }) => cacheType)).toEqual(["q8_0/f16", "q8_0"])
+    const refused = await server.post("/api/generate", {
+      model: "tiny",
+      options: { kv_cache_type: "q9" },
+    })
+    expect(refused.status).toBe(400)
+    expect(refused.text).toContain('Cannot use kv_cache_type \\"q9\\": expected f32, f16, ')
   })
 
   test("a model that stays for ever expires so late that clients print Forever", async () => {
