@@ -402,4 +402,29 @@ describe("Engine, what it says about itself", () => {
     expect(seen.map(({ counters }) => counters.steps)).toContain(1)
     expect(seen.at(-1)?.counters.steps).toBe(4)
   })
+  test("misses no last word, however seldom it is asked", async () => {
+    await using machine = new Machine()
+    const statuses = machine.engine.statuses()
+    await statuses.next()
+    await machine.ask(run(0, 10))
+    expect((await statuses.next()).value).toMatchObject({ running: 0, counters: { steps: 4 } })
+    await statuses.return(undefined)
+  })
+
+  test("says so when a request has gone without a step", async () => {
+    const held = Promise.withResolvers<void>()
+    await using machine = new Machine({ delay: () => held.promise })
+    const statuses = machine.engine.statuses()
+    const controller = new AbortController()
+    const sampling = { ...SAMPLING_DEFAULTS, seed: SEED }
+    machine.engine.submit({ prompt: [1, 2], sampling, maxTokens: 4 }, controller.signal)
+    await machine.begun(1)
+    expect((await statuses.next()).value).toMatchObject({ running: 1 })
+    controller.abort()
+    held.resolve()
+    let running = 1
+    while (running > 0) running = (await statuses.next()).value?.running ?? 0
+    expect(machine.engine.status.counters.aborted).toBe(1)
+    await statuses.return(undefined)
+  })
 })

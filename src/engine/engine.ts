@@ -61,7 +61,8 @@ export class Engine implements AsyncDisposable {
   readonly #counts = newCounters()
   readonly #breakage = Promise.withResolvers<CriaError>()
   #step: StepStatus | undefined
-  #stepped = Promise.withResolvers<void>()
+  #changed = Promise.withResolvers<void>()
+  #changes = 0
   #turn: "answers" | "prompts" = "answers"
   #inFlight: readonly PlanEntry<Sequence>[] = []
   /** Requests that were left; their cells are free before the next step. */
@@ -93,18 +94,23 @@ export class Engine implements AsyncDisposable {
   }
 
   /**
-   * The status after each step, or after several when it is asked for less often. Ends when the engine is disposed.
+   * The status after each step, or after several when it is asked for less often; the last one is never left out. Ends
+   * when the engine is disposed.
    */
   async *statuses(signal?: AbortSignal): AsyncGenerator<EngineStatus> {
-    const gone = new Promise<void>((resolve) => {
-      signal?.addEventListener("abort", () => resolve(), { once: true })
-    })
-    for (;;) {
-      if (signal?.aborted === true) return
-      yield this.status
-      if (this.#closed !== undefined) return
-      // oxlint-disable-next-line no-await-in-loop
-      await Promise.race([this.#stepped.promise, gone])
+    const onAbort = () => this.#tell()
+    signal?.addEventListener("abort", onAbort)
+    try {
+      for (;;) {
+        if (signal?.aborted === true) return
+        const seen = this.#changes
+        yield this.status
+        if (this.#closed !== undefined) return
+        // oxlint-disable-next-line no-await-in-loop
+        if (this.#changes === seen) await this.#changed.promise
+      }
+    } finally {
+      signal?.removeEventListener("abort", onAbort)
     }
   }
 
@@ -181,6 +187,7 @@ export class Engine implements AsyncDisposable {
       try {
         const plan = this.#plan()
         if (plan.length === 0) {
+          this.#tell()
           await this.#rest()
           continue
         }
@@ -194,12 +201,18 @@ export class Engine implements AsyncDisposable {
         this.#closed = toCriaError(error)
         this.#breakage.resolve(this.#closed)
       }
-      this.#stepped.resolve()
-      this.#stepped = Promise.withResolvers()
+      this.#tell()
     }
     for (const sequence of [...this.#roster.running, ...this.#roster.waiting])
       this.#fail(sequence, this.#closed, "keep")
-    this.#stepped.resolve()
+    this.#tell()
+  }
+
+  /** Something changed that a status says. */
+  #tell(): void {
+    this.#changes++
+    this.#changed.resolve()
+    this.#changed = Promise.withResolvers()
   }
 
   #plan(): PlanEntry<Sequence>[] {

@@ -101,6 +101,7 @@ export class Pool<R extends PooledRunner> implements AsyncDisposable {
   readonly #entries = new Map<string, Entry<R>>()
   #waiters: Waiter<R>[] = []
   #isClosed = false
+  #change = Promise.withResolvers<void>()
 
   constructor(effects: PoolEffects<R>, options: PoolOptions) {
     this.#effects = effects
@@ -152,6 +153,11 @@ export class Pool<R extends PooledRunner> implements AsyncDisposable {
     entry.keepAliveMs = 0
     if (entry.leases === 0 && entry.state === "ready") void this.#stop(entry)
     return true
+  }
+
+  /** Resolves when the next model is ready, or gone. */
+  get changed(): Promise<void> {
+    return this.#change.promise
   }
 
   /** Models in memory or on their way. */
@@ -285,6 +291,7 @@ export class Pool<R extends PooledRunner> implements AsyncDisposable {
       })
       entry.runner = runner
       entry.state = "ready"
+      this.#tell()
       void runner.exited.then(() => this.#remove(entry))
       if (entry.abort.signal.aborted) void this.#stop(entry)
       this.#step()
@@ -337,7 +344,13 @@ export class Pool<R extends PooledRunner> implements AsyncDisposable {
     entry.cancelTimer()
     if (this.#entries.get(entry.key) === entry) this.#entries.delete(entry.key)
     for (const waiter of this.#waiters) waiter.needsRoom &&= this.#entries.size > 0
+    this.#tell()
     this.#step()
+  }
+
+  #tell(): void {
+    this.#change.resolve()
+    this.#change = Promise.withResolvers()
   }
 
   #forget(waiter: Waiter<R>): void {

@@ -47,6 +47,10 @@ export class FakeModel implements RunnerModel {
     return this.engine.broken
   }
 
+  statuses(signal?: AbortSignal): AsyncGenerator<EngineStatus> {
+    return this.engine.statuses(signal)
+  }
+
   render(request: AnswerRequest): string {
     return textOf(request)
   }

@@ -92,6 +92,23 @@ describe("RunnerHandle", () => {
     expect(await collect(handle.answer(ask("Hello"))).catch(reason)).toContain("was unloaded")
   })
 
+  test("passes on what the engine does, until nobody watches or there is no engine", async () => {
+    const handle = await start()
+    const controller = new AbortController()
+    const short = handle.statuses(0, controller.signal)
+    expect((await short.next()).value).toMatchObject({ running: 0, counters: { finished: 0 } })
+    const long = handle.statuses(0)
+    await collect(handle.answer(ask("Hello")))
+    for await (const { counters } of short) if (counters.finished === 1) controller.abort()
+    await collect(handle.answer(ask("Hello again")))
+    let finished = 0
+    while (finished < 2) finished = (await long.next()).value?.counters.finished ?? 2
+    expect(finished).toBe(2)
+    await handle.stop()
+    expect(await Array.fromAsync(long)).toBeArray()
+    expect(await Array.fromAsync(handle.statuses(0))).toEqual([])
+  })
+
   test("waits for a runner that says that it is still saving, and kills one that says nothing", async () => {
     const saving = Promise.withResolvers<void>()
     class Alarms extends FakeTimers {

@@ -10,6 +10,7 @@ import type { Subprocess } from "bun"
 
 import type { ChatEvent } from "../chat/message.ts"
 import { assert, CriaError, toCriaError } from "../util/errors.ts"
+import { Latest } from "../util/latest.ts"
 import { linesOf } from "../util/lines.ts"
 import type { Logger } from "../util/log.ts"
 import { Queue } from "../util/queue.ts"
@@ -58,6 +59,7 @@ const LAST_LINES = 8
 
 type Pending =
   | { readonly kind: "answer"; readonly events: Queue<ChatEvent> }
+  | { readonly kind: "watch"; readonly statuses: Latest<EngineStatus> }
   | {
       readonly kind: "question"
       readonly resolve: (frame: RunnerFrame) => void
@@ -168,6 +170,26 @@ export class RunnerHandle {
     return frame.status
   }
 
+  /**
+   * The status of the engine now and after each change, at most so often; a slow consumer misses some. Ends with the
+   * process, and when the signal is aborted.
+   */
+  async *statuses(intervalMs: number, signal?: AbortSignal): AsyncGenerator<EngineStatus> {
+    if (!this.isUsable || signal?.aborted === true) return
+    const id = this.#nextId++
+    const statuses = new Latest<EngineStatus>()
+    const onAbort = () => void statuses.return()
+    this.#pending.set(id, { kind: "watch", statuses })
+    signal?.addEventListener("abort", onAbort)
+    try {
+      this.#send({ type: "watch", id, intervalMs })
+      yield* statuses
+    } finally {
+      signal?.removeEventListener("abort", onAbort)
+      if (this.#pending.delete(id)) this.#send({ type: "abort", id })
+    }
+  }
+
   /** Ends the process: asks, then kills. Resolves when it is gone. */
   async stop(): Promise<void> {
     this.#ended ??= new CriaError("unavailable", "The model was unloaded")
@@ -263,6 +285,10 @@ export class RunnerHandle {
       case "rendered":
       case "status": {
         const pending = this.#pending.get(frame.id)
+        if (pending?.kind === "watch" && frame.type === "status") {
+          pending.statuses.set(frame.status)
+          return
+        }
         this.#pending.delete(frame.id)
         if (pending?.kind === "question") pending.resolve(frame)
         return
@@ -317,6 +343,14 @@ const CRASH_TEXT =
   "check ollama server logs for details"
 
 function fail(pending: Pending, error: CriaError): void {
-  if (pending.kind === "answer") pending.events.fail(error)
-  else pending.reject(error)
+  switch (pending.kind) {
+    case "answer":
+      pending.events.fail(error)
+      return
+    case "watch":
+      pending.statuses.end()
+      return
+    case "question":
+      pending.reject(error)
+  }
 }

@@ -125,6 +125,8 @@ const command = z.discriminatedUnion("type", [
   /** Renders the prompt of a request without answering it. */
   z.object({ type: z.literal("render"), id: z.number(), request: answerRequest }),
   z.object({ type: z.literal("status"), id: z.number() }),
+  /** A status after each change, at most so often, until it is aborted. */
+  z.object({ type: z.literal("watch"), id: z.number(), intervalMs: z.number() }),
   z.object({ type: z.literal("abort"), id: z.number() }),
   z.object({ type: z.literal("stop") }),
 ])

@@ -89,8 +89,7 @@ describe("Runner", () => {
     bench.send({ type: "answer", id: 1, request: ask("Hello") })
     bench.send({ type: "render", id: 2, request: ask("Hello") })
     bench.send({ type: "status", id: 3 })
-    while (!bench.frames.some((frame) => frame.type === "event" && frame.event.kind === "done"))
-      await bench.next("event")
+    while (!bench.frames.some((frame) => isDone(frame, 1))) await bench.next("event")
     bench.send({ type: "stop" })
     expect(await bench.exit).toBe(0)
     expect(bench.types().slice(0, 4)).toEqual(["hello", "ready", "rendered", "status"])
@@ -187,4 +186,35 @@ describe("Runner", () => {
     expect(await bench.exit).toBe(0)
     expect(bench.timers.pending).toBe(0)
   })
+
+  test("tells who watches what the engine does, at most so often, until it is told to stop", async () => {
+    const bench = await Bench.loaded()
+    const steps = () =>
+      bench.frames.flatMap((frame) =>
+        frame.type === "status" ? [frame.status.counters.steps] : [],
+      )
+    let status = bench.next("status")
+    bench.send({ type: "watch", id: 9, intervalMs: 1000 })
+    await status
+    for (const id of [1, 2]) {
+      bench.send({ type: "answer", id, request: ask(`Hello ${id}`, { maxTokens: 20 }) })
+      while (!bench.frames.some((frame) => isDone(frame, id))) await bench.next("event")
+    }
+    expect(steps()).toEqual([0])
+    status = bench.next("status")
+    bench.timers.advance(1000)
+    await status
+    expect(steps()).toHaveLength(2)
+    expect(steps().at(-1)).toBeGreaterThanOrEqual(40)
+    bench.send({ type: "abort", id: 9 })
+    bench.send({ type: "stop" })
+    await bench.exit
+    expect(steps()).toHaveLength(2)
+    expect(bench.types()).not.toContain("request-failed")
+    expect(bench.timers.pending).toBe(0)
+  })
 })
+
+function isDone(frame: RunnerFrame, id: number): boolean {
+  return frame.type === "event" && frame.id === id && frame.event.kind === "done"
+}

@@ -32,6 +32,8 @@ const STOP_GRACE_MS = 3000
 export interface RunnerModel extends AsyncDisposable {
   readonly loaded: LoadedFacts
   readonly status: EngineStatus
+  /** The status after each change; see the engine. */
+  statuses(signal: AbortSignal): AsyncIterable<EngineStatus>
   /** Resolves with the reason when nothing can be computed any more. */
   readonly broken: Promise<CriaError>
   render(request: AnswerRequest): string
@@ -92,6 +94,10 @@ export class Runner {
           this.#send({ type: "status", id: command.id, status: this.#loadedModel().status })
           return Promise.resolve()
         })
+        return
+      case "watch":
+        // Nobody waits for its end.
+        void this.#guard(command.id, (signal) => this.#watch(command, signal))
         return
       case "abort":
         this.#requests.get(command.id)?.abort()
@@ -186,6 +192,27 @@ export class Runner {
     if (this.#grace === undefined) return
     this.#grace.extend()
     this.#send({ type: "saving" })
+  }
+
+  async #watch(
+    { id, intervalMs }: Extract<RunnerCommand, { type: "watch" }>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    for await (const status of this.#loadedModel().statuses(signal)) {
+      this.#send({ type: "status", id, status })
+      await this.#pause(intervalMs, signal)
+    }
+  }
+
+  /** Lets time pass; less when the signal is aborted. */
+  async #pause(ms: number, signal: AbortSignal): Promise<void> {
+    const over = Promise.withResolvers<void>()
+    const onAbort = () => over.resolve()
+    const cancel = this.#parts.timers.setTimer(ms, onAbort)
+    signal.addEventListener("abort", onAbort)
+    await over.promise
+    cancel()
+    signal.removeEventListener("abort", onAbort)
   }
 
   #begin(id: number, work: (signal: AbortSignal) => Promise<void>): void {

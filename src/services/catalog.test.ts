@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test"
 import { rmSync, utimesSync } from "node:fs"
 
 import { f32, packNumbers, packStrings, text, u32 } from "../gguf/write.ts"
-import { TestApp } from "./test-app.ts"
+import { TEST_STATUS, TestApp } from "./test-app.ts"
 
 const NO_OVERLAY = { system: undefined, options: {} }
 
@@ -40,6 +40,31 @@ describe("Catalog — installed models", () => {
     expect(app.complaints).toHaveLength(2)
     expect(app.complaints.join("\n")).toContain("bad-config:latest")
     expect(app.complaints.join("\n")).toContain("bad-manifest")
+  })
+})
+
+describe("Catalog — watching", () => {
+  test("follows models as they are loaded and unloaded, and keeps none", async () => {
+    await using app = new TestApp()
+    await app.install("a")
+    await app.install("b")
+    const load = (model: string) => app.generator.load({ model, options: {} })
+    const controller = new AbortController()
+    const statuses = app.catalog.watch({ intervalMs: 0, signal: controller.signal })
+    const next = async () => (await statuses.next()).value
+    await load("a")
+    expect(await next()).toEqual({ model: "a:latest", status: TEST_STATUS })
+    const later = next()
+    await load("b")
+    expect(await later).toEqual({ model: "b:latest", status: TEST_STATUS })
+    app.generator.unload("a")
+    expect(await next()).toEqual({ model: "a:latest", status: undefined })
+    await load("a")
+    expect(await next()).toEqual({ model: "a:latest", status: TEST_STATUS })
+    expect(app.leases).toBe(0)
+    const last = next()
+    controller.abort()
+    expect(await last).toBeUndefined()
   })
 })
 

@@ -16,8 +16,9 @@ import type { Logger } from "../util/log.ts"
 import type { ModelRunner } from "./generate.ts"
 import { type ModelfileOverlay, modelfileOf } from "./modelfile.ts"
 import type { Resolver, RunnableModel } from "./resolve.ts"
+import { type ModelStatus, watchModels } from "./watch.ts"
 
-export type { EngineStatus }
+export type { EngineStatus, ModelStatus }
 
 /** A model of a list. */
 export interface InstalledModel {
@@ -80,6 +81,16 @@ export class Catalog {
   loaded(): LoadedModel[] {
     const entries = this.#pool.list().toSorted((a, b) => b.expiresAtMs - a.expiresAtMs)
     return entries.flatMap((entry) => this.#describeLoaded(entry))
+  }
+
+  /**
+   * What the engines of all loaded models do, at once and then after each change: models join when they are loaded, and
+   * are gone with a last entry that has no status. For metrics; it keeps no model loaded. Ends with the signal.
+   *
+   * @param options.intervalMs Of each model a status at most so often.
+   */
+  watch(options: { intervalMs: number; signal?: AbortSignal }): AsyncGenerator<ModelStatus> {
+    return watchModels(this.#pool, options)
   }
 
   /**

@@ -82,6 +82,8 @@ export interface ModelRunner extends PooledRunner {
   answer(request: AnswerRequest, signal?: AbortSignal): AsyncIterable<ChatEvent>
   render(request: AnswerRequest): Promise<string>
   status(): Promise<EngineStatus>
+  /** After each change, at most so often; ends when the runner does. */
+  statuses(intervalMs: number, signal?: AbortSignal): AsyncIterable<EngineStatus>
 }
 
 /** Use cases over one store and one pool. */

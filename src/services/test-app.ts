@@ -160,6 +160,12 @@ class ScriptedRunner implements ModelRunner {
     return Promise.resolve(TEST_STATUS)
   }
 
+  async *statuses(_intervalMs: number, signal?: AbortSignal): AsyncGenerator<EngineStatus> {
+    yield TEST_STATUS
+    const left = new Promise<void>((resolve) => signal?.addEventListener("abort", () => resolve()))
+    await Promise.race([this.exited, left])
+  }
+
   stop(): Promise<void> {
     this.#exit.resolve()
     return this.exited

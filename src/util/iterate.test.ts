@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test"
 import { rejects } from "node:assert/strict"
 
-import { withCleanup } from "./iterate.ts"
+import { Merged, withCleanup } from "./iterate.ts"
 
 async function* numbers(count: number, onFinally: () => void = () => {}): AsyncGenerator<number> {
   try {
@@ -79,5 +79,116 @@ describe("withCleanup() — cleans up exactly once", () => {
     await items.next()
     await items.next()
     expect(calls.cleanups).toBe(0)
+  })
+})
+
+/** A source that gives an item when it is told to, and notes what becomes of it. */
+class Tap {
+  readonly #gates: PromiseWithResolvers<string>[] = []
+  asked = 0
+  isAborted = false
+  hasEnded = false
+
+  async *open(signal: AbortSignal): AsyncGenerator<string> {
+    signal.addEventListener("abort", () => {
+      this.isAborted = true
+      this.#gate(this.asked - 1).reject(signal.reason)
+    })
+    try {
+      for (;;) {
+        this.asked++
+        const item = await this.#gate(this.asked - 1).promise
+        if (item === "end") return
+        yield item
+      }
+    } finally {
+      this.hasEnded = true
+    }
+  }
+
+  /** Gives the answer to the so-manieth question. */
+  give(question: number, item: string): void {
+    this.#gate(question).resolve(item)
+  }
+
+  break(question: number, error: Error): void {
+    this.#gate(question).reject(error)
+  }
+
+  #gate(question: number): PromiseWithResolvers<string> {
+    const gate = (this.#gates[question] ??= Promise.withResolvers())
+    gate.promise.catch(() => {})
+    return gate
+  }
+}
+
+function merged(signal?: AbortSignal) {
+  const items = new Merged<string>(signal)
+  const taps = [new Tap(), new Tap()] as const
+  for (const tap of taps) items.add((inner) => tap.open(inner))
+  return { items, taps }
+}
+
+describe("Merged", () => {
+  test("gives items in the order in which they come, and ends when all have ended", async () => {
+    const { items, taps } = merged()
+    const [a, b] = taps
+    b.give(0, "b0")
+    expect((await items.next()).value).toBe("b0")
+    a.give(0, "a0")
+    b.give(1, "end")
+    a.give(1, "a1")
+    a.give(2, "end")
+    expect(await Array.fromAsync(items)).toEqual(["a0", "a1"])
+    expect(await items.next()).toEqual({ done: true, value: undefined })
+  })
+
+  test("asks a source for more only when its item was taken", async () => {
+    const { items, taps } = merged()
+    const [a, b] = taps
+    a.give(0, "a0")
+    b.give(0, "b0")
+    a.give(1, "a1")
+    const first = (await items.next()).value
+    expect([first, a.asked + b.asked]).toEqual(["a0", 2])
+    expect((await items.next()).value).toBe("b0")
+    expect(a.asked).toBe(2)
+    await items.return()
+  })
+
+  test("takes in sources that join later", async () => {
+    const { items, taps } = merged()
+    const late = new Tap()
+    const next = items.next()
+    items.add((signal) => late.open(signal))
+    late.give(0, "late")
+    expect((await next).value).toBe("late")
+    for (const tap of [...taps, late]) tap.give(tap.asked - (tap === late ? 0 : 1), "end")
+    expect(await Array.fromAsync(items)).toEqual([])
+  })
+
+  test("aborts the others when one fails, and throws what it threw", async () => {
+    const { items, taps } = merged()
+    taps[0].break(0, new Error("broken"))
+    await rejects(items.next(), /broken/)
+    expect([taps[1].isAborted, taps[1].hasEnded]).toEqual([true, true])
+    expect((await items.next()).done).toBe(true)
+  })
+
+  test("ends all when it is left while they are waited for", async () => {
+    const { items, taps } = merged()
+    const next = items.next()
+    await items.return()
+    expect((await next).done).toBe(true)
+    expect(taps.map(({ hasEnded }) => hasEnded)).toEqual([true, true])
+  })
+
+  test("ends with the reason of the caller's signal", async () => {
+    const controller = new AbortController()
+    const { items, taps } = merged(controller.signal)
+    const next = items.next()
+    controller.abort(new Error("gone"))
+    await rejects(next, /gone/)
+    expect(taps.map(({ hasEnded }) => hasEnded)).toEqual([true, true])
   })
 })

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { Queue } from "./queue.ts"
+
 /**
  * Runs a cleanup exactly once: when the source ends or throws, or when the iteration is left, even before it began.
  * (A generator with `finally` does not run it when it was never started.)
@@ -42,5 +44,80 @@ export function withCleanup<T>(
     [Symbol.asyncIterator]() {
       return this
     },
+  }
+}
+
+interface Arrival<T> {
+  readonly source: AsyncIterator<T>
+  readonly result: IteratorResult<T, unknown>
+}
+
+/**
+ * Several iterations as one, in the order in which their items come. A source is asked for its next item when its last
+ * one was taken, so nothing piles up. More sources may join while it is iterated. It ends when all have ended; when one
+ * fails or the iteration is left, the others are aborted.
+ */
+export class Merged<T> implements AsyncIterableIterator<T, undefined> {
+  readonly #arrivals = new Queue<Arrival<T>>()
+  readonly #sources = new Set<AsyncIterator<T>>()
+  readonly #controller = new AbortController()
+  readonly #signal: AbortSignal
+  #taken: AsyncIterator<T> | undefined
+
+  constructor(signal?: AbortSignal) {
+    const own = this.#controller.signal
+    this.#signal = signal === undefined ? own : AbortSignal.any([signal, own])
+  }
+
+  /** @param open Gets a signal that says when nobody wants its items any more. */
+  add(open: (signal: AbortSignal) => AsyncIterable<T>): void {
+    const source = open(this.#signal)[Symbol.asyncIterator]()
+    this.#sources.add(source)
+    void this.#pull(source)
+  }
+
+  async next(): Promise<IteratorResult<T, undefined>> {
+    if (this.#taken !== undefined) void this.#pull(this.#taken)
+    this.#taken = undefined
+    try {
+      while (this.#sources.size > 0) {
+        // oxlint-disable-next-line no-await-in-loop
+        const { value: arrival } = await this.#arrivals.next()
+        if (arrival === undefined) break
+        const { source, result } = arrival
+        if (result.done !== true) {
+          this.#taken = source
+          return { done: false, value: result.value }
+        }
+        this.#sources.delete(source)
+      }
+    } catch (error) {
+      await this.return()
+      throw error
+    }
+    return { done: true, value: undefined }
+  }
+
+  async return(): Promise<IteratorResult<T, undefined>> {
+    this.#controller.abort()
+    this.#arrivals.end()
+    const sources = [...this.#sources]
+    this.#sources.clear()
+    // What they throw now is only that they were aborted.
+    await Promise.allSettled(sources.map(async (source) => source.return?.()))
+    return { done: true, value: undefined }
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this
+  }
+
+  async #pull(source: AsyncIterator<T>): Promise<void> {
+    try {
+      this.#arrivals.push({ source, result: await source.next() })
+    } catch (error) {
+      this.#sources.delete(source)
+      this.#arrivals.fail(error)
+    }
   }
 }

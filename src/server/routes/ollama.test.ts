@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test"
-import { rmSync } from "node:fs"
+import { readFileSync, rmSync } from "node:fs"
 
 import { u32 } from "../../gguf/write.ts"
 import {
@@ -137,6 +137,23 @@ describe("GET /api/ps", () => {
     const [model] = (JSON.parse(text) as { models: { expires_at: string }[] }).models
     const leftMs = Date.parse(model?.expires_at ?? "") - Date.now()
     expect(Math.abs(leftMs - 5 * 60_000)).toBeLessThan(10_000)
+  })
+
+  test("has no field that the documentation does not have", async () => {
+    await using server = await TestServer.start()
+    await server.post("/api/generate", { model: "tiny" })
+    const { models } = JSON.parse((await server.get("/api/ps")).text) as {
+      models: [{ engine: object }]
+    }
+    const page = readFileSync(new URL("../../../docs/api.md", import.meta.url), "utf8")
+    const fields = (value: unknown): string[] =>
+      typeof value !== "object" || value === null
+        ? []
+        : Object.entries(value).flatMap(([name, inner]) => [
+            ...(Array.isArray(value) ? [] : [name]),
+            ...fields(inner),
+          ])
+    expect(fields(models[0].engine).filter((name) => !page.includes(`\`${name}\``))).toEqual([])
   })
 
   test("has the type of the cache that a request asked for", async () => {
