@@ -8,7 +8,7 @@
 export interface RequestTerms {
   /** Default: normal. */
   readonly priority?: "interactive" | "normal" | "batch"
-  /** Clients that compete get equal shares. */
+  /** Clients that compete get equal shares; those of one group, `group/name`, have one together. */
   readonly client?: string
   /** Requests of one scope share the prompts that they have in common; null shares with nobody, ever. */
   readonly cacheScope?: string | null

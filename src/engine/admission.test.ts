@@ -144,6 +144,15 @@ describe("Pressure", () => {
     expect(victims({ ...newcomer, priority: "batch" }, running, 9999)).toEqual([])
   })
 
+  test("owes a client no place whose group has some", () => {
+    const running = [
+      applicant("a1", { client: "a/1" }),
+      applicant("a2", { client: "a/2", submittedAt: 5 }),
+    ]
+    expect(victims(applicant("", { client: "a/3" }), running, 9999)).toEqual([])
+    expect(victims(applicant("", { client: "b" }), running, 9999)).toEqual(["a2"])
+  })
+
   test("says for whom it is worth looking", () => {
     const running = [
       applicant("", { client: "a" }),
@@ -200,5 +209,27 @@ describe("FairShare", () => {
     share.leave("b")
     share.leave("b")
     expect(share.lead("b")).toBe(0)
+  })
+
+  test("clients of one group share what the group gets", () => {
+    const share = new FairShare()
+    const clients = ["team/ann", "team/bob", "other"]
+    for (const client of clients) share.arrive(client)
+    share.charge("team/ann", 60)
+    share.charge("team/bob", 20)
+    share.charge("other", 50)
+    expect(clients.map((client) => share.lead(client))).toEqual([30 + 40, 30, 0])
+    expect(clients.toSorted((a, b) => share.compare(a, b))).toEqual([
+      "other",
+      "team/bob",
+      "team/ann",
+    ])
+    share.charge("other", 40)
+    // Ann got most, but her group least.
+    expect(share.compare("team/ann", "other")).toBeLessThan(0)
+    share.leave("team/ann")
+    share.leave("team/bob")
+    share.arrive("team/carl")
+    expect(share.lead("team/carl")).toBe(0)
   })
 })

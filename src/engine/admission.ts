@@ -65,8 +65,8 @@ export function inOrder<T extends Applicant>(waiting: readonly T[], fairShare: F
 function isBefore(a: Applicant, b: Applicant, fairShare: FairShare): boolean {
   if (a.priority !== b.priority) return RANK[a.priority] < RANK[b.priority]
   if (a.wasPreempted !== b.wasPreempted) return a.wasPreempted
-  const lead = a.client === b.client ? 0 : fairShare.lead(a.client) - fairShare.lead(b.client)
-  return lead === 0 ? a.submittedAt < b.submittedAt : lead < 0
+  const turn = fairShare.compare(a.client, b.client)
+  return turn === 0 ? a.submittedAt < b.submittedAt : turn < 0
 }
 
 /** Who gives way when cells run out: the youngest of the lowest class. */
@@ -86,7 +86,10 @@ export class Pressure<T extends Applicant> {
     this.#running = running
     this.#now = now
     this.#lowestRank = Math.max(0, ...running.map(rankOf))
-    for (const { client } of running) this.#counts.set(client, (this.#counts.get(client) ?? 0) + 1)
+    for (const { client } of running) {
+      const group = groupOf(client)
+      this.#counts.set(group, (this.#counts.get(group) ?? 0) + 1)
+    }
     this.#most = Math.max(0, ...this.#counts.values())
   }
 
@@ -107,13 +110,14 @@ export class Pressure<T extends Applicant> {
       (one) =>
         !one.isElder &&
         one.priority === applicant.priority &&
-        this.#counts.get(one.client) === this.#most,
+        this.#counts.get(groupOf(one.client)) === this.#most,
     )
     return bySacrifice(equals).slice(0, 1)
   }
 
   #isOwedPlace({ client, submittedAt }: Applicant): boolean {
-    return this.#most > 1 && !this.#counts.has(client) && this.#now - submittedAt >= PATIENCE_MS
+    const isAway = !this.#counts.has(groupOf(client))
+    return this.#most > 1 && isAway && this.#now - submittedAt >= PATIENCE_MS
   }
 }
 
@@ -130,48 +134,104 @@ function bySacrifice<T extends Applicant>(running: readonly T[]): T[] {
 }
 
 /**
- * Tokens that were computed for each client. One that comes back after a while begins at the level of those that are
- * there: time away is not saved up. The idea is that of virtual token counters (Sheng et al., "Fairness in Serving
- * Large Language Models", 2024).
+ * A client has parts when there is a slash in its name: `team/ann` is of the same group as `team/bob`. Groups share the
+ * machine, and clients what their group gets: nobody gets more by using many names.
  */
+function groupOf(client: string): string {
+  const end = client.indexOf("/")
+  return end === -1 ? client : client.slice(0, end)
+}
+
+/** Tokens that were computed for each group of clients, and in it for each client. */
 export class FairShare {
-  readonly #served = new Map<string, number>()
-  readonly #requests = new Map<string, number>()
-  #leastServed: number | undefined
+  readonly #groups = new Shares()
+  readonly #members = new Map<string, Shares>()
 
   /** A request of a client arrives. */
   arrive(client: string): void {
-    const requests = this.#requests.get(client) ?? 0
-    if (requests === 0) {
-      this.#served.set(client, this.#least())
-      this.#leastServed = undefined
-    }
-    this.#requests.set(client, requests + 1)
+    const group = groupOf(client)
+    this.#groups.arrive(group)
+    const members = this.#members.get(group) ?? new Shares()
+    this.#members.set(group, members)
+    members.arrive(client)
   }
 
   /** A request of a client is over. */
   leave(client: string): void {
-    const requests = (this.#requests.get(client) ?? 1) - 1
-    if (requests > 0) {
-      this.#requests.set(client, requests)
-      return
-    }
-    this.#leastServed = undefined
-    this.#requests.delete(client)
-    this.#served.delete(client)
+    const group = groupOf(client)
+    this.#groups.leave(group)
+    const members = this.#members.get(group)
+    members?.leave(client)
+    if (members?.isEmpty === true) this.#members.delete(group)
   }
 
   /** Tokens were computed for a client. */
   charge(client: string, tokens: number): void {
-    const served = this.#served.get(client)
-    if (served === undefined) return
-    this.#leastServed = undefined
-    this.#served.set(client, served + tokens)
+    const group = groupOf(client)
+    this.#groups.charge(group, tokens)
+    this.#members.get(group)?.charge(client, tokens)
   }
 
-  /** Tokens that a client got beyond the least served one. */
+  /** Tokens that a client got beyond those who got least: its group beyond others, and itself beyond its group's. */
   lead(client: string): number {
-    return (this.#served.get(client) ?? 0) - this.#least()
+    return this.#groups.lead(groupOf(client)) + this.#leadInGroup(client)
+  }
+
+  /** Whose turn comes first: negative when it is that of `a`. */
+  compare(a: string, b: string): number {
+    if (a === b) return 0
+    const byGroup = this.#groups.lead(groupOf(a)) - this.#groups.lead(groupOf(b))
+    return byGroup === 0 ? this.#leadInGroup(a) - this.#leadInGroup(b) : byGroup
+  }
+
+  #leadInGroup(client: string): number {
+    return this.#members.get(groupOf(client))?.lead(client) ?? 0
+  }
+}
+
+/**
+ * Tokens that were computed for each of several. One that comes back after a while begins at the level of those that are
+ * there: time away is not saved up. The idea is that of virtual token counters (Sheng et al., "Fairness in Serving
+ * Large Language Models", 2024).
+ */
+class Shares {
+  readonly #served = new Map<string, number>()
+  readonly #requests = new Map<string, number>()
+  #leastServed: number | undefined
+
+  get isEmpty(): boolean {
+    return this.#requests.size === 0
+  }
+
+  arrive(name: string): void {
+    const requests = this.#requests.get(name) ?? 0
+    if (requests === 0) {
+      this.#served.set(name, this.#least())
+      this.#leastServed = undefined
+    }
+    this.#requests.set(name, requests + 1)
+  }
+
+  leave(name: string): void {
+    const requests = (this.#requests.get(name) ?? 1) - 1
+    if (requests > 0) {
+      this.#requests.set(name, requests)
+      return
+    }
+    this.#leastServed = undefined
+    this.#requests.delete(name)
+    this.#served.delete(name)
+  }
+
+  charge(name: string, tokens: number): void {
+    const served = this.#served.get(name)
+    if (served === undefined) return
+    this.#leastServed = undefined
+    this.#served.set(name, served + tokens)
+  }
+
+  lead(name: string): number {
+    return (this.#served.get(name) ?? 0) - this.#least()
   }
 
   #least(): number {

@@ -85,6 +85,14 @@ describe("Engine, who runs", () => {
     expect((await order(machine, requests)).indexOf("modest")).toBeLessThanOrEqual(1)
   })
 
+  test("shares steps among groups, however many clients one of them has", async () => {
+    await using machine = new Machine({ parallelMax: 1 })
+    const requests: Record<string, Partial<GenerateRequest>> = {}
+    for (let i = 0; i < 4; i++) requests[`greedy ${i}`] = { client: `greedy/${i}` }
+    requests["modest"] = { client: "modest" }
+    expect((await order(machine, requests)).indexOf("modest")).toBeLessThanOrEqual(1)
+  })
+
   test("refuses with busy when too many wait, and takes more when they are done", async () => {
     await using machine = new Machine({ parallelMax: 1, queueMax: 2 })
     const running = machine.ask(run(0, 40), { maxTokens: 20 })

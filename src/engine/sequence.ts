@@ -34,7 +34,7 @@ export interface GenerateRequest {
   readonly cacheScope?: string | null
   /** Default: normal. */
   readonly priority?: Priority
-  /** Whose request it is: clients get equal shares when they compete. */
+  /** Whose request it is: clients get equal shares when they compete; those of one group, `group/name`, have one. */
   readonly client?: string
   /**
    * When the context is full, drop the older half of what follows the first `keepTokens` tokens and go on, instead of

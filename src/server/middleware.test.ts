@@ -145,6 +145,8 @@ describe("Origin — what browsers ask before", () => {
       expect(allowed).toContain("Content-Type")
       expect(allowed).toContain("Authorization")
       expect(allowed).toContain("x-stainless-retry-count")
+      for (const name of ["Scope", "Client", "Priority"])
+        expect(allowed).toContain(`X-Cria-${name}`)
       expect(reply.headers.get("Access-Control-Max-Age")).toBe("43200")
     },
   )

@@ -37,6 +37,7 @@ const HEADERS = [
   "Accept",
   "X-Requested-With",
   "OpenAI-Beta",
+  ...["Scope", "Client", "Priority"].map((name) => `X-Cria-${name}`),
   ...STAINLESS.map((name) => `x-stainless-${name}`),
 ].join(",")
 

@@ -198,7 +198,7 @@ function randomRequest({ pick, contextTokens, prefixes }: World): GenerateReques
     ...(pick(6) === 0 ? { cacheScope: pick(2) === 0 ? null : "other" } : {}),
     ...(pick(6) === 0 ? { shift: { keepTokens: pick(8) } } : {}),
     priority: PRIORITIES[pick(PRIORITIES.length)] ?? "normal",
-    client: `client ${pick(3)}`,
+    client: ["a", "b", "b/1", "b/2"][pick(4)] ?? "",
   }
 }
 
