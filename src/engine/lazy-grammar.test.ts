@@ -56,6 +56,42 @@ describe("GrammarWatch", () => {
     expect(watch([trigger]).push(' {"a"')).toBe('{"a"')
   })
 
+  test("finds a pattern that is spread over many pieces, wherever it begins", () => {
+    const found = watch([{ kind: "pattern", value: "<call>\\s*(\\{)" }])
+    for (const text of ["x".repeat(10_000), "<ca", "ll>", " ".repeat(2000), "\n"])
+      expect(found.push(text)).toBeUndefined()
+    expect(found.push('{"a"')).toBe('{"a"')
+  })
+
+  test("a pattern for the beginning is one for the beginning of the answer, however long that is", () => {
+    const trigger: GrammarTrigger = { kind: "pattern", value: "^\\s+to$" }
+    expect(watch([trigger], "assistant").push(" to")).toBe(" to")
+    const found = watch([trigger])
+    for (let i = 0; i < 5; i++) expect(found.push("x".repeat(3000))).toBeUndefined()
+    expect(found.push(" to")).toBeUndefined()
+  })
+
+  test("does not look further back for patterns than a trigger is long", () => {
+    const trigger: GrammarTrigger = { kind: "pattern", value: "<a>[^]*<b>" }
+    const near = watch([trigger])
+    near.push(`<a>${"x".repeat(4000)}`)
+    expect(near.push("<b>")).toStartWith("<a>x")
+    const far = watch([trigger])
+    far.push(`<a>${"x".repeat(5000)}`)
+    expect(far.push("<b>")).toBeUndefined()
+  })
+
+  test("finds a pattern after one that was only a thought, also in the same text", () => {
+    const trigger: GrammarTrigger = { kind: "pattern", value: "<call>" }
+    const apart = watch([trigger], "", true)
+    expect(apart.push("<think>a <call> would do</think>")).toBeUndefined()
+    expect(apart.push("So <call>")).toBe("<call>")
+    expect(watch([trigger], "", true).push("<think><call></think> <call>x")).toBe("<call>x")
+    expect(watch([CALL], "", true).push("<think><tool_call></think> <tool_call>x")).toBe(
+      "<tool_call>x",
+    )
+  })
+
   test("takes the earliest of several triggers", () => {
     const found = watch([
       { kind: "word", value: "B" },

@@ -2,7 +2,7 @@
  * Watches an answer for the moment from which it has to follow a grammar, such as the `<tool_call>` of a tool call.
  *
  * llama.cpp can do this natively, but searches the whole text with std::regex on every token and can overflow its
- * stack on long answers; here a word costs a search of the newest text only.
+ * stack on long answers; here a token costs a search of the newest text only.
  *
  * @module
  */
@@ -24,65 +24,96 @@ export interface LazyGrammar {
   readonly before: string
 }
 
+/** A trigger is at most so long: what begins further back in the answer is not looked at again. */
+const TRIGGER_CHARS_MAX = 4096
+
 /** Finds the trigger in one answer. */
 export class GrammarWatch {
   readonly #grammar: LazyGrammar
-  readonly #patterns: readonly RegExp[]
-  readonly #overlap: number
-  #text: string
-  #searchedTo: number
+  readonly #searches: readonly Search[]
+  #answer = ""
 
   constructor(grammar: LazyGrammar) {
     this.#grammar = grammar
-    this.#patterns = grammar.triggers.filter((trigger) => trigger.kind !== "word").map(patternOf)
-    const words = grammar.triggers.filter((trigger) => trigger.kind === "word")
-    this.#overlap = Math.max(0, ...words.map((word) => word.value.length - 1))
-    this.#text = grammar.before
-    this.#searchedTo = grammar.before.length
+    this.#searches = grammar.triggers.map((trigger) =>
+      trigger.kind === "word" ? new WordSearch(trigger.value) : new PatternSearch(trigger),
+    )
   }
 
   /** Adds text; the text from the trigger on when it was found, else undefined. */
   push(text: string): string | undefined {
-    this.#text += text
-    const from = Math.max(this.#grammar.before.length, this.#searchedTo - this.#overlap)
-    this.#searchedTo = this.#text.length
-    const start = this.#find(from)
-    if (start === undefined || this.#isThinkingAt(start)) return undefined
-    return this.#text.slice(start)
+    const searchedTo = this.#answer.length
+    this.#answer += text
+    const starts = this.#searches.flatMap((search) => this.#startOf(search, searchedTo) ?? [])
+    return starts.length === 0 ? undefined : this.#answer.slice(Math.min(...starts))
   }
 
-  #find(from: number): number | undefined {
-    const starts: number[] = []
-    for (const trigger of this.#grammar.triggers) {
-      if (trigger.kind !== "word") continue
-      const index = this.#text.indexOf(trigger.value, from)
-      if (index !== -1) starts.push(index)
+  /** Where the first trigger begins that is not a thought. */
+  #startOf(search: Search, searchedTo: number): number | undefined {
+    for (let from = Math.max(0, searchedTo - search.reach); ;) {
+      const start = search.find(this.#answer, from)
+      if (start === undefined || !this.#isThinkingAt(start)) return start
+      if (search.isWhole) return undefined
+      from = Math.max(from, start) + 1
     }
-    const answer = this.#text.slice(this.#grammar.before.length)
-    for (const pattern of this.#patterns) {
-      const match = pattern.exec(answer)
-      // The grammar begins at the first group that took part, else at the match.
-      const span =
-        match?.indices?.slice(1).find((group) => group !== undefined) ?? match?.indices?.[0]
-      if (span !== undefined) starts.push(this.#grammar.before.length + span[0])
-    }
-    return starts.length === 0 ? undefined : Math.min(...starts)
   }
 
-  #isThinkingAt(index: number): boolean {
-    const { thinkingStart, thinkingEnds } = this.#grammar
+  #isThinkingAt(start: number): boolean {
+    const { before, thinkingStart, thinkingEnds } = this.#grammar
     if (thinkingStart === "") return false
-    const opened = this.#text.lastIndexOf(thinkingStart, index)
+    const text = before + this.#answer
+    const index = before.length + start
+    const opened = text.lastIndexOf(thinkingStart, index)
     if (opened === -1) return false
-    const closed = Math.max(-1, ...thinkingEnds.map((end) => this.#text.lastIndexOf(end, index)))
+    const closed = Math.max(-1, ...thinkingEnds.map((end) => text.lastIndexOf(end, index)))
     return closed < opened
   }
 }
 
-function patternOf(trigger: GrammarTrigger): RegExp {
-  const { kind, value } = trigger
-  if (kind === "pattern") return new RegExp(value, "d")
-  const start = value.startsWith("^") ? "" : "^"
-  const end = value.endsWith("$") ? "" : "$"
-  return new RegExp(`${start}${value}${end}`, "d")
+/** Looks for one trigger. */
+interface Search {
+  /** Characters before new text at which a trigger may begin that ends in it. */
+  readonly reach: number
+  /** It is about the whole answer: there is nothing to look for behind. */
+  readonly isWhole: boolean
+  /** Where the grammar begins; undefined when no trigger begins at `from` or behind. */
+  find(answer: string, from: number): number | undefined
+}
+
+class WordSearch implements Search {
+  readonly isWhole = false
+  readonly reach: number
+  readonly #word: string
+
+  constructor(word: string) {
+    this.#word = word
+    this.reach = word.length - 1
+  }
+
+  find(answer: string, from: number): number | undefined {
+    const index = answer.indexOf(this.#word, from)
+    return index === -1 ? undefined : index
+  }
+}
+
+class PatternSearch implements Search {
+  readonly isWhole: boolean
+  readonly reach: number
+  readonly #pattern: RegExp
+
+  constructor({ kind, value }: GrammarTrigger) {
+    this.isWhole = kind === "full"
+    this.reach = this.isWhole ? Infinity : TRIGGER_CHARS_MAX
+    const start = value.startsWith("^") ? "" : "^"
+    const end = value.endsWith("$") ? "" : "$"
+    this.#pattern = new RegExp(this.isWhole ? `${start}${value}${end}` : value, "dg")
+  }
+
+  find(answer: string, from: number): number | undefined {
+    this.#pattern.lastIndex = from
+    const { indices } = this.#pattern.exec(answer) ?? {}
+    // The first group that took part, else the match.
+    const span = indices?.slice(1).find((group) => group !== undefined) ?? indices?.[0]
+    return span?.[0]
+  }
 }
