@@ -8,6 +8,7 @@ import type { TokenLogprob } from "../engine/output.ts"
 import type { EngineEvent, FinishReason } from "../engine/sequence.ts"
 import { answerEvents } from "./answer.ts"
 import type { TagReading } from "./go-prompt.ts"
+import { ParseShare } from "./parse-share.ts"
 
 const USAGE = {
   promptTokens: 3,
@@ -49,6 +50,7 @@ function answer(
     library: undefined as unknown as NativeLibrary,
     vocabulary: fakeVocabulary(16),
     prompt: { ...PROMPT, droppedMessages: options.droppedMessages ?? 0 },
+    parsing: new ParseShare(),
     hasTools: false,
     wantsContext: options.wantsContext ?? false,
   })
@@ -173,6 +175,7 @@ describe("answerEvents() — of the prompt of a Go template", () => {
         library: undefined as unknown as NativeLibrary,
         vocabulary: fakeVocabulary(16),
         prompt: { ...PROMPT, reading: { ...READING, ...reading } },
+        parsing: new ParseShare(),
         hasTools: true,
         wantsContext: false,
       }),

@@ -11,20 +11,16 @@ import type { TokenLogprob } from "../engine/output.ts"
 import type { EngineEvent } from "../engine/sequence.ts"
 import type { Vocabulary } from "../engine/vocabulary.ts"
 import type { TagReading } from "./go-prompt.ts"
+import type { ParseShare, ParseTurns } from "./parse-share.ts"
 import type { PreparedPrompt } from "./prompt.ts"
 import { TagReader } from "./tag-reader.ts"
-
-/**
- * The parser reads the whole answer each time, so on long answers it may run less often: at most this part of the
- * time goes into it.
- */
-const PARSE_SHARE = 0.05
 
 /** What turning an answer into events needs. */
 export interface AnswerContext {
   readonly library: NativeLibrary
   readonly vocabulary: Vocabulary
   readonly prompt: PreparedPrompt
+  readonly parsing: ParseShare
   readonly hasTools: boolean
   readonly wantsContext: boolean
 }
@@ -122,18 +118,19 @@ class TaggedReader implements AnswerReader {
 class ParsedReader implements AnswerReader {
   readonly #parser: NativeParser
   readonly #calls = new Map<number, ToolCall>()
+  readonly #turns: ParseTurns
   #unread = ""
-  #nextParseAt = 0
 
-  constructor({ library, prompt, hasTools }: AnswerContext) {
+  constructor({ library, prompt, parsing, hasTools }: AnswerContext) {
     if (prompt.rendered === undefined)
       throw new Error("Broken invariant: a parser needs a template")
     this.#parser = new NativeParser(library, prompt.rendered, { tools: hasTools })
+    this.#turns = parsing.join()
   }
 
   push(text: string): { content: string; thinking: string }[] {
     this.#unread += text
-    return performance.now() < this.#nextParseAt ? [] : this.#parse(false)
+    return this.#turns.isDue(performance.now()) ? this.#parse(false) : []
   }
 
   finish(): { content: string; thinking: string }[] {
@@ -147,14 +144,14 @@ class ParsedReader implements AnswerReader {
   }
 
   [Symbol.dispose](): void {
+    this.#turns[Symbol.dispose]()
     this.#parser[Symbol.dispose]()
   }
 
   #parse(isFinal: boolean): { content: string; thinking: string }[] {
     const started = performance.now()
     const deltas = this.#parser.feed(this.#unread, isFinal)
-    const now = performance.now()
-    this.#nextParseAt = now + (now - started) / PARSE_SHARE
+    this.#turns.took(started, performance.now())
     this.#unread = ""
     for (const { tool } of deltas) if (tool !== undefined) this.#addTool(tool)
     return deltas

@@ -24,6 +24,7 @@ import { memoryState } from "../util/memory.ts"
 import { answerEvents } from "./answer.ts"
 import type { DiskTier } from "./disk-tier.ts"
 import { fitContext } from "./fit.ts"
+import { ParseShare } from "./parse-share.ts"
 import { type PreparedPrompt, PromptBuilder } from "./prompt.ts"
 import type { AnswerRequest, LoadedFacts, LoadOptions } from "./request.ts"
 import { afterThinking } from "./thinking-grammar.ts"
@@ -66,6 +67,7 @@ export class LocalModel implements AsyncDisposable {
   readonly loaded: LoadedFacts
   readonly #model: NativeModel
   readonly #prompts: PromptBuilder
+  readonly #parsing = new ParseShare()
   readonly #engine: Engine
   readonly #options: LoadOptions
   readonly #disk: DiskTier | undefined
@@ -218,6 +220,7 @@ export class LocalModel implements AsyncDisposable {
       library: this.#model.library,
       vocabulary: this.#model.vocabulary,
       prompt,
+      parsing: this.#parsing,
       hasTools: request.input.kind === "chat" && request.input.tools.length > 0,
       wantsContext: request.wantsContext,
     })
