@@ -12,6 +12,7 @@ import type { NativeModel } from "../../ffi/model.ts"
 import type { Message, Tool } from "../chat/message.ts"
 import { GoPrompts, type TagReading } from "./go-prompt.ts"
 import type { AnswerInput, AnswerRequest } from "./request.ts"
+import { leastEnough } from "./truncate.ts"
 
 /** A prompt ready for the engine. */
 export interface PreparedPrompt {
@@ -60,13 +61,26 @@ export class PromptBuilder implements Disposable {
       return { text: input.text, tokens, rendered: undefined, droppedMessages: 0 }
     }
     if (input.kind === "insert") return this.#insert(input)
-    let prepared = this.#render(input, request.format, 0)
-    const last = input.messages.length - 1
-    for (let dropped = 1; input.truncate && dropped <= last; dropped++) {
-      if (prepared.tokens.length < contextTokens) break
-      prepared = this.#render(input, request.format, dropped)
-    }
-    return prepared
+    const whole = this.#render(input, request.format, 0)
+    if (!input.truncate || whole.tokens.length < contextTokens) return whole
+    return this.#truncated(input, request.format, contextTokens) ?? whole
+  }
+
+  /** With as few messages left out at the front as possible; undefined when even the last one is too long. */
+  #truncated(
+    input: ChatInput,
+    format: string | undefined,
+    contextTokens: number,
+  ): PreparedPrompt | undefined {
+    return leastEnough(input.messages.length - 1, (dropped) => {
+      try {
+        const prepared = this.#render(input, format, dropped)
+        return prepared.tokens.length < contextTokens ? prepared : undefined
+      } catch {
+        // Many templates want turns in a certain order, and where we cut there may be another: then more has to go.
+        return undefined
+      }
+    })
   }
 
   [Symbol.dispose](): void {

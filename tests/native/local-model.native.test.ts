@@ -481,6 +481,26 @@ describe("LocalModel with a Go template", () => {
     assert.ok(done.droppedMessages > 0)
   })
 
+  test("leaves out as few turns as fit, and more where the template wants a user first", async () => {
+    await using model = await load({ contextTokens: 256 })
+    const turns = Array.from({ length: 9 }, (_, i): Message => ({
+      role: i % 2 === 0 ? "user" : "assistant",
+      content: "word ".repeat(30),
+    }))
+    const each = "{{ range .Messages }}{{ .Content }}{{ end }}"
+    const strict = `{{ if ne (index .Messages 0).Role "user" }}{{ index .Messages 99 }}{{ end }}${each}`
+    const dropped = async (template: string) => {
+      const request = { ...chat(turns, { template, truncate: true }), maxTokens: 1 }
+      const { done } = await collect(model.answer(request))
+      assert.ok(done.usage.promptTokens < 256)
+      return done.droppedMessages
+    }
+    const least = await dropped(each)
+    const whole = { ...chat(turns.slice(least - 1), { template: each }), maxTokens: 1 }
+    await assert.rejects(collect(model.answer(whole)), /the context holds 256/)
+    assert.equal(await dropped(strict), least + (least % 2))
+  })
+
   test("fills a gap as the template asks", async () => {
     await using model = await load()
     const input = {
