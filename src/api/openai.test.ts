@@ -12,6 +12,7 @@ describe("POST /v1/chat/completions — fields", () => {
     const nothing = {
       model: "",
       messages: [],
+      n: 1,
       stream: false,
       stop: [],
       tools: [],
@@ -24,6 +25,10 @@ describe("POST /v1/chat/completions — fields", () => {
     expect(parse({})).toEqual(nothing)
     const names = [...Object.keys(nothing), "max_tokens", "temperature", "seed", "response_format"]
     expect(parse(Object.fromEntries(names.map((name) => [name, null])))).toMatchObject(nothing)
+  })
+
+  test.each([0, -1, 1.5, 17])("n: %p is refused", (n) => {
+    expect(() => parse({ n })).toThrow("n must be a whole number from 1 to 16")
   })
 
   test.each<[unknown, string[]]>([

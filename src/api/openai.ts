@@ -10,6 +10,18 @@ import { flag, list, terms, text, topLogprobs } from "./parts.ts"
 
 const part = z.object({ type: z.string(), text: z.string().optional() }).loose()
 
+/** Most answers to one request: each is a request of its own to the engine. */
+const CHOICES_MAX = 16
+
+const choices = z
+  .number()
+  .nullish()
+  .transform((value) => value ?? 1)
+  .refine(
+    (count) => Number.isInteger(count) && count >= 1 && count <= CHOICES_MAX,
+    `n must be a whole number from 1 to ${CHOICES_MAX}`,
+  )
+
 const message = z.object({
   role: z.string(),
   content: z.union([z.string(), z.array(part)]).nullish(),
@@ -26,6 +38,7 @@ export type OpenaiMessage = z.infer<typeof message>
 export const chatCompletionRequest = z.object({
   model: text,
   messages: list(message),
+  n: choices,
   stream: flag(false),
   stream_options: z.object({ include_usage: flag(false) }).nullish(),
   max_tokens: z.number().nullish(),

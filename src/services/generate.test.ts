@@ -471,6 +471,50 @@ describe("Generator — every way out gives the model back", () => {
   })
 })
 
+describe("Generator — several answers", () => {
+  test("come as they come, with one lease, each with a seed of its own", async () => {
+    await using app = await appWith()
+    app.script = ({ sampling }) => streamOf(delta(`seed ${sampling.seed}`), done())
+    const options = { seed: 2 ** 32 - 1 }
+    const { events } = await app.generator.answers(command({ options }), 3)
+    expect(app.leases).toBe(1)
+    const texts: string[] = []
+    let ends = 0
+    for await (const { choice, event } of events) {
+      if (event.kind === "delta") texts[choice] = event.content
+      else ends++
+    }
+    expect([texts, ends]).toEqual([["seed 4294967295", "seed 0", "seed 1"], 3])
+    expect(app.leases).toBe(0)
+    expect(app.loads).toHaveLength(1)
+  })
+
+  test("are random each when the request is", async () => {
+    await using app = await appWith()
+    await Array.fromAsync((await app.generator.answers(command(), 2)).events)
+    expect(app.requests.map(({ sampling }) => sampling.seed)).toEqual([-1, -1])
+  })
+
+  test("when one fails, all end and the model is given back", async () => {
+    await using app = await appWith()
+    let asked = 0
+    const ended: unknown[] = []
+    app.script = async function* (_, signal) {
+      if (++asked === 2) throw new CriaError("busy", "too many wait")
+      try {
+        yield delta("a")
+        await new Promise((resolve) => signal?.addEventListener("abort", resolve))
+      } finally {
+        ended.push(signal?.aborted)
+      }
+    }
+    const { events } = await app.generator.answers(command(), 2)
+    await rejects(Array.fromAsync(events), { code: "busy" })
+    expect(ended).toEqual([true])
+    expect(app.leases).toBe(0)
+  })
+})
+
 describe("Generator — loads that fail", () => {
   test.each<[CriaError["code"], CriaError["code"]]>([
     // What is wrong with a file is not the fault of the request.

@@ -11,7 +11,7 @@ import { type Options, parseOptions } from "../modelfile/parameters.ts"
 import type { Lease, ModelSpec, Pool, PooledRunner } from "../pool/pool.ts"
 import type { AnswerInput, AnswerRequest, EngineStatus } from "../runner/protocol.ts"
 import { CriaError, toCriaError } from "../util/errors.ts"
-import { withCleanup } from "../util/iterate.ts"
+import { Merged, withCleanup } from "../util/iterate.ts"
 import type { Logger } from "../util/log.ts"
 import { limitsOf, loadOptionsOf, samplingOf } from "./options.ts"
 import { type Resolver, type RunnableModel, runnerKey } from "./resolve.ts"
@@ -77,6 +77,19 @@ export interface Answer {
   readonly events: AsyncIterableIterator<ChatEvent, undefined>
 }
 
+/** An event of one of several answers to the same request. */
+export interface ChoiceEvent {
+  /** From 0 on. */
+  readonly choice: number
+  readonly event: ChatEvent
+}
+
+/** Several answers on their way. */
+export interface Answers extends Omit<Answer, "events"> {
+  /** In the order in which they come. They hold the model, as those of one answer do. */
+  readonly events: AsyncIterableIterator<ChoiceEvent, undefined>
+}
+
 /** What answers need of a runner; `runner/handle.ts` is one. */
 export interface ModelRunner extends PooledRunner {
   answer(request: AnswerRequest, signal?: AbortSignal): AsyncIterable<ChatEvent>
@@ -106,15 +119,26 @@ export class Generator {
    * @throws {CriaError} Whatever stands in the way, before the first event.
    */
   async answer(command: AnswerCommand, signal?: AbortSignal): Promise<Answer> {
-    const started = performance.now()
-    const model = this.#resolver.resolve(command.model)
-    checkAbilities(command, model)
-    const options = this.#options(model, command.options)
-    const request = toRequest(command, model, options)
-    const lease = await this.#lease(model, options, command.keepAliveMs, signal)
-    const loadMs = performance.now() - started
+    const { request, lease, loadMs } = await this.#start(command, signal)
     const events = lease.runner.answer(request, signal)
     return { loadMs, events: withCleanup(events, () => lease[Symbol.dispose]()) }
+  }
+
+  /**
+   * Several answers to one request, side by side: the prompt is computed once. Where the request has a seed, each answer
+   * has the next one.
+   *
+   * @throws {CriaError} As {@link answer}.
+   */
+  async answers(command: AnswerCommand, count: number, signal?: AbortSignal): Promise<Answers> {
+    const { request, lease, loadMs } = await this.#start(command, signal)
+    const { runner } = lease
+    const merged = new Merged<ChoiceEvent>(signal)
+    for (let choice = 0; choice < count; choice++) {
+      const one = withSeed(request, choice)
+      merged.add((ended) => numbered(runner.answer(one, ended), choice))
+    }
+    return { loadMs, events: withCleanup(merged, () => lease[Symbol.dispose]()) }
   }
 
   /** The prompt that a request would give the model. */
@@ -136,6 +160,17 @@ export class Generator {
   /** Unloads a model as soon as nobody uses it; fine when it is not loaded. */
   unload(name: string): void {
     this.#pool.unload(runnerKey(this.#resolver.resolve(name)))
+  }
+
+  /** Finds the model and has it loaded. */
+  async #start(command: AnswerCommand, signal: AbortSignal | undefined) {
+    const started = performance.now()
+    const model = this.#resolver.resolve(command.model)
+    checkAbilities(command, model)
+    const options = this.#options(model, command.options)
+    const request = toRequest(command, model, options)
+    const lease = await this.#lease(model, options, command.keepAliveMs, signal)
+    return { request, lease, loadMs: performance.now() - started }
   }
 
   /** The model's parameters overlaid with the request's. */
@@ -163,6 +198,20 @@ export class Generator {
       throw asLoadFailure(error)
     }
   }
+}
+
+async function* numbered(
+  events: AsyncIterable<ChatEvent>,
+  choice: number,
+): AsyncGenerator<ChoiceEvent> {
+  for await (const event of events) yield { choice, event }
+}
+
+/** Each choice is drawn for itself; what is to come out the same each time still does. */
+function withSeed(request: AnswerRequest, choice: number): AnswerRequest {
+  const { sampling } = request
+  if (sampling.seed < 0) return request
+  return { ...request, sampling: { ...sampling, seed: (sampling.seed + choice) % 2 ** 32 } }
 }
 
 /** What is wrong with a model's file is not the fault of the request: clients see status 500. */

@@ -385,6 +385,26 @@ describe("real clients", () => {
     expect((await client.models.retrieve("demo")).owned_by).toBe("library")
   })
 
+  test("openai: gets several answers to one prompt", async () => {
+    const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "unused" })
+    const request = {
+      model: "demo",
+      messages: [{ role: "user" as const, content: "What is the capital of France?" }],
+      n: 3,
+      temperature: 0,
+      reasoning_effort: "none" as const,
+    }
+    const { choices, usage } = await client.chat.completions.create(request)
+    const expected = [0, 1, 2].map((index) => [index, "The capital of France is Paris."])
+    expect(choices.map(({ index, message }) => [index, message.content])).toEqual(expected)
+    expect(usage).toMatchObject({ prompt_tokens: 19, completion_tokens: 24, total_tokens: 43 })
+    const texts = ["", "", ""]
+    for await (const chunk of await client.chat.completions.create({ ...request, stream: true })) {
+      for (const { index, delta } of chunk.choices) texts[index] += delta.content ?? ""
+    }
+    expect(texts.map((text, index) => [index, text])).toEqual(expected)
+  })
+
   test("openai: gets errors that it understands", async () => {
     const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "unused", maxRetries: 0 })
     const error = await client.chat.completions

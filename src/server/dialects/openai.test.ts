@@ -4,8 +4,8 @@ import { rejects } from "node:assert/strict"
 import { type ChatCompletionRequest, chatCompletionRequest } from "../../api/openai.ts"
 import { parseBody } from "../../api/parts.ts"
 import type { ChatEvent, Message, TokenProbability } from "../../chat/message.ts"
-import type { AnswerCommand } from "../../services/generate.ts"
-import { delta, done, streamOf, toolCall } from "../../services/test-app.ts"
+import type { AnswerCommand, ChoiceEvent } from "../../services/generate.ts"
+import { delta, done, TEST_USAGE, toolCall } from "../../services/test-app.ts"
 import {
   chatCompletionCommand,
   type CompletionContext,
@@ -29,6 +29,7 @@ const CONTEXT: CompletionContext = {
   model: "tiny",
   id: "chatcmpl-42",
   created: 1_767_323_045,
+  choices: 1,
   includeUsage: false,
 }
 
@@ -39,8 +40,18 @@ const USAGE = {
   prompt_tokens_details: { cached_tokens: 4 },
 }
 
-function chunks(events: readonly ChatEvent[], context: Partial<CompletionContext> = {}) {
-  return Array.fromAsync(completionChunks(streamOf(...events), { ...CONTEXT, ...context }))
+/** Events of the only choice, or of several in turn. */
+async function* choiceEvents(
+  events: readonly (ChatEvent | ChoiceEvent)[],
+): AsyncGenerator<ChoiceEvent> {
+  for (const event of events) yield "choice" in event ? event : { choice: 0, event }
+}
+
+function chunks(
+  events: readonly (ChatEvent | ChoiceEvent)[],
+  context: Partial<CompletionContext> = {},
+) {
+  return Array.fromAsync(completionChunks(choiceEvents(events), { ...CONTEXT, ...context }))
 }
 
 /** The choice of each chunk, or what there is instead. */
@@ -50,7 +61,7 @@ async function choices(events: readonly ChatEvent[]): Promise<unknown[]> {
 }
 
 function reply(...events: readonly ChatEvent[]): Promise<object> {
-  return completionReply(streamOf(...events), CONTEXT)
+  return completionReply(choiceEvents(events), CONTEXT)
 }
 
 describe("chatCompletionCommand()", () => {
@@ -255,6 +266,23 @@ function one(token: string): TokenProbability {
   return { token, logprob: -0.5, bytes: [...Buffer.from(token)] }
 }
 
+/** Two answers whose events come in turn. */
+const TWO: readonly ChoiceEvent[] = [
+  { choice: 1, event: delta("B") },
+  { choice: 0, event: delta("A") },
+  { choice: 1, event: toolCall("wx", "{}", "c1") },
+  { choice: 0, event: delta("a") },
+  { choice: 1, event: done({ usage: { ...TEST_USAGE, cachedTokens: 10, completionTokens: 5 } }) },
+  { choice: 0, event: done({ reason: "length" }) },
+]
+
+const USAGE_OF_TWO = {
+  prompt_tokens: 11,
+  completion_tokens: 7,
+  total_tokens: 18,
+  prompt_tokens_details: { cached_tokens: 4 },
+}
+
 describe("completionChunks()", () => {
   const head = {
     id: "chatcmpl-42",
@@ -280,6 +308,27 @@ describe("completionChunks()", () => {
     expect(all).toHaveLength(3)
     expect(all[2]).toEqual({ ...head, choices: [], usage: USAGE })
     expect(all[1]).not.toHaveProperty("usage")
+  })
+
+  test("of several answers each chunk says to which it belongs; one usage is for all", async () => {
+    const all = (await chunks(TWO, { choices: 2, includeUsage: true })) as {
+      choices: { index: number; delta: object; finish_reason: unknown }[]
+      usage?: object
+    }[]
+    expect(
+      all.map(
+        ({ choices: [choice] }) => choice && [choice.index, choice.delta, choice.finish_reason],
+      ),
+    ).toEqual([
+      [1, { role: "assistant", content: "B" }, null],
+      [0, { role: "assistant", content: "A" }, null],
+      [1, { content: "", tool_calls: [{ index: 0, ...call("{}", "c1") }] }, null],
+      [0, { content: "a" }, null],
+      [1, {}, "tool_calls"],
+      [0, {}, "length"],
+      undefined,
+    ])
+    expect(all.at(-1)?.usage).toEqual(USAGE_OF_TWO)
   })
 
   test("thinking and content never share a chunk", async () => {
@@ -374,6 +423,20 @@ describe("completionReply()", () => {
         },
       ],
       usage: USAGE,
+    })
+  })
+
+  test("has several answers in their order, and one usage for all", async () => {
+    expect(await completionReply(choiceEvents(TWO), { ...CONTEXT, choices: 2 })).toMatchObject({
+      choices: [
+        { index: 0, message: { content: "Aa" }, finish_reason: "length" },
+        {
+          index: 1,
+          message: { content: "B", tool_calls: [{ id: "c1" }] },
+          finish_reason: "tool_calls",
+        },
+      ],
+      usage: USAGE_OF_TWO,
     })
   })
 

@@ -6,14 +6,15 @@
 
 import type { ChatCompletionRequest, OpenaiMessage, OpenaiUsage } from "../../api/openai.ts"
 import type {
+  AnswerEnd,
   AnswerUsage,
   ChatEvent,
   Message,
   TokenLogprobs,
   ToolCall,
 } from "../../chat/message.ts"
-import type { AnswerCommand } from "../../services/generate.ts"
-import { CriaError } from "../../util/errors.ts"
+import type { AnswerCommand, ChoiceEvent } from "../../services/generate.ts"
+import { assert, CriaError } from "../../util/errors.ts"
 
 /** What an answer's replies need beside its events. */
 export interface CompletionContext {
@@ -22,6 +23,8 @@ export interface CompletionContext {
   readonly id: string
   /** Seconds since 1970. */
   readonly created: number
+  /** How many answers there are. */
+  readonly choices: number
   /** Send a last chunk with the usage. */
   readonly includeUsage: boolean
 }
@@ -67,7 +70,7 @@ export function chatCompletionCommand(request: ChatCompletionRequest): AnswerCom
 
 /** The data of each server-sent event of a streamed completion. */
 export async function* completionChunks(
-  events: AsyncIterable<ChatEvent>,
+  events: AsyncIterable<ChoiceEvent>,
   context: CompletionContext,
 ): AsyncGenerator<object, undefined> {
   const head = {
@@ -77,75 +80,102 @@ export async function* completionChunks(
     model: context.model,
     system_fingerprint: "fp_ollama",
   }
-  const chunk = (delta: object, rest: object = {}) => ({
-    ...head,
-    choices: [{ index: 0, delta, finish_reason: null, ...rest }],
-  })
-  let role: { role?: "assistant" } = { role: "assistant" }
-  const calls: ToolCall[] = []
-  for await (const event of events) {
+  const choices = Array.from({ length: context.choices }, (_, i) => new ChunkedChoice(i))
+  const usages: AnswerUsage[] = []
+  for await (const { choice, event } of events) {
+    for (const chunk of choices[choice]?.chunks(event) ?? []) yield { ...head, choices: [chunk] }
+    if (event.kind === "done") usages.push(event.usage)
+  }
+  if (context.includeUsage) yield { ...head, choices: [], usage: usageOf(usages) }
+}
+
+/** What the chunks of one choice have to know of those before. */
+class ChunkedChoice {
+  readonly #index: number
+  readonly #calls: ToolCall[] = []
+  #role: { role?: "assistant" } = { role: "assistant" }
+
+  constructor(index: number) {
+    this.#index = index
+  }
+
+  *chunks(event: ChatEvent): Generator<object> {
     if (event.kind === "delta") {
       const deltas = deltasOf(event)
-      for (const [i, delta] of deltas.entries()) {
-        yield chunk(
-          { ...role, ...delta },
-          wireLogprobs(i === deltas.length - 1 ? event.logprobs : []),
-        )
-        role = {}
-      }
+      for (const [i, delta] of deltas.entries())
+        yield this.#chunk(delta, wireLogprobs(i === deltas.length - 1 ? event.logprobs : []))
     } else if (event.kind === "tool-call") {
-      yield chunk({ ...role, content: "", tool_calls: [wireToolCall(event.call, calls.length)] })
-      role = {}
-      calls.push(event.call)
-    } else {
-      yield chunk(role, { finish_reason: finishReason(event.reason, calls) })
-      if (context.includeUsage) yield { ...head, choices: [], usage: usageOf(event.usage) }
-    }
+      const call = wireToolCall(event.call, this.#calls.length)
+      this.#calls.push(event.call)
+      yield this.#chunk({ content: "", tool_calls: [call] })
+    } else yield this.#chunk({}, { finish_reason: finishReason(event.reason, this.#calls) })
+  }
+
+  #chunk(delta: object, rest: object = {}): object {
+    const role = this.#role
+    this.#role = {}
+    return { index: this.#index, delta: { ...role, ...delta }, finish_reason: null, ...rest }
   }
 }
 
 /** A whole completion. */
 export async function completionReply(
-  events: AsyncIterable<ChatEvent>,
+  events: AsyncIterable<ChoiceEvent>,
   context: CompletionContext,
 ): Promise<object> {
-  const calls: ToolCall[] = []
-  const logprobs: TokenLogprobs[] = []
-  let content = ""
-  let reasoning = ""
-  for await (const event of events) {
+  const choices = Array.from({ length: context.choices }, (_, i) => new WholeChoice(i))
+  const usages: AnswerUsage[] = []
+  for await (const { choice, event } of events) {
+    choices[choice]?.add(event)
+    if (event.kind === "done") usages.push(event.usage)
+  }
+  return {
+    id: context.id,
+    object: "chat.completion",
+    created: context.created,
+    model: context.model,
+    system_fingerprint: "fp_ollama",
+    choices: choices.map((choice) => choice.reply()),
+    usage: usageOf(usages),
+  }
+}
+
+/** Collects one choice. */
+class WholeChoice {
+  readonly #index: number
+  readonly #calls: ToolCall[] = []
+  readonly #logprobs: TokenLogprobs[] = []
+  #content = ""
+  #reasoning = ""
+  #end: AnswerEnd | undefined
+
+  constructor(index: number) {
+    this.#index = index
+  }
+
+  add(event: ChatEvent): void {
     if (event.kind === "delta") {
-      content += event.content
-      reasoning += event.thinking
-      logprobs.push(...event.logprobs)
-    } else if (event.kind === "tool-call") {
-      calls.push(event.call)
-    } else {
-      const message = {
+      this.#content += event.content
+      this.#reasoning += event.thinking
+      this.#logprobs.push(...event.logprobs)
+    } else if (event.kind === "tool-call") this.#calls.push(event.call)
+    else this.#end = event.reason
+  }
+
+  reply(): object {
+    assert(this.#end !== undefined, "an answer ends with done")
+    return {
+      index: this.#index,
+      message: {
         role: "assistant",
-        content,
-        ...(reasoning === "" ? {} : { reasoning }),
-        ...(calls.length === 0 ? {} : { tool_calls: calls.map(wireToolCall) }),
-      }
-      return {
-        id: context.id,
-        object: "chat.completion",
-        created: context.created,
-        model: context.model,
-        system_fingerprint: "fp_ollama",
-        choices: [
-          {
-            index: 0,
-            message,
-            finish_reason: finishReason(event.reason, calls),
-            ...wireLogprobs(logprobs),
-          },
-        ],
-        usage: usageOf(event.usage),
-      }
+        content: this.#content,
+        ...(this.#reasoning === "" ? {} : { reasoning: this.#reasoning }),
+        ...(this.#calls.length === 0 ? {} : { tool_calls: this.#calls.map(wireToolCall) }),
+      },
+      finish_reason: finishReason(this.#end, this.#calls),
+      ...wireLogprobs(this.#logprobs),
     }
   }
-  throw new Error("Broken invariant: an answer ends with done")
 }
 
 /** The error envelope of all routes under `/v1`. */
@@ -257,12 +287,17 @@ function finishReason(reason: "stop" | "length", calls: readonly ToolCall[]): st
   return reason === "stop" && calls.length > 0 ? "tool_calls" : reason
 }
 
-function usageOf(usage: AnswerUsage): OpenaiUsage {
+/** Of all choices together. They have one prompt: what was in the cache is what the first of them found there. */
+function usageOf(usages: readonly AnswerUsage[]): OpenaiUsage {
+  const promptTokens = usages[0]?.promptTokens ?? 0
+  const completionTokens = usages.reduce((sum, usage) => sum + usage.completionTokens, 0)
   return {
-    prompt_tokens: usage.promptTokens,
-    completion_tokens: usage.completionTokens,
-    total_tokens: usage.promptTokens + usage.completionTokens,
-    prompt_tokens_details: { cached_tokens: usage.cachedTokens },
+    prompt_tokens: promptTokens,
+    completion_tokens: completionTokens,
+    total_tokens: promptTokens + completionTokens,
+    prompt_tokens_details: {
+      cached_tokens: Math.min(...usages.map(({ cachedTokens }) => cachedTokens)),
+    },
   }
 }
 

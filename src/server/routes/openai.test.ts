@@ -105,6 +105,29 @@ describe("POST /v1/chat/completions", () => {
     expect(timeless(text)).toEndWith(`data: ${CHUNK}],${USAGE}}\n\ndata: [DONE]\n\n`)
   })
 
+  test("gives several answers, whole and as they come", async () => {
+    await using server = await TestServer.start()
+    server.app.script = ({ sampling }) => streamOf(delta(`#${sampling.seed}`), done())
+    const whole = await server.post(PATH, { ...REQUEST, n: 3, seed: 7 })
+    const { choices, usage } = JSON.parse(whole.text) as {
+      choices: { index: number; message: { content: string } }[]
+      usage: object
+    }
+    expect(choices.map(({ index, message }) => [index, message.content])).toEqual([
+      [0, "#7"],
+      [1, "#8"],
+      [2, "#9"],
+    ])
+    expect(usage).toMatchObject({ prompt_tokens: 11, completion_tokens: 6, total_tokens: 17 })
+    const { text } = await server.post(PATH, { ...REQUEST, n: 2, seed: 7, stream: true })
+    for (const i of [0, 1]) {
+      expect(text).toContain(`{"index":${i},"delta":{"role":"assistant","content":"#${7 + i}"}`)
+      expect(text).toContain(`{"index":${i},"delta":{},"finish_reason":"stop"}`)
+    }
+    expect(text).toEndWith("data: [DONE]\n\n")
+    expect(server.app.leases).toBe(0)
+  })
+
   test("calls tools", async () => {
     await using server = await TestServer.start()
     server.app.script = () => streamOf(toolCall("wx", '{"city":"Oslo"}', "call_1"), done())
@@ -157,6 +180,13 @@ describe("POST /v1/chat/completions — errors", () => {
       400,
       "invalid_request_error",
       "top_logprobs must be between 0 and 20",
+    ],
+    [
+      "too many answers",
+      { ...REQUEST, n: 17 },
+      400,
+      "invalid_request_error",
+      "n must be a whole number from 1 to 16",
     ],
     [
       "an option of a wrong type",

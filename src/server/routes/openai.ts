@@ -58,11 +58,12 @@ async function chatCompletions(c: Context, app: App): Promise<Response> {
     user: request.user ?? undefined,
   })
   const command = { ...chatCompletionCommand(request), terms }
-  const { events } = await app.generator.answer(command, c.req.raw.signal)
+  const { events } = await app.generator.answers(command, request.n, c.req.raw.signal)
   const context: CompletionContext = {
     model: request.model,
     id: `chatcmpl-${Math.floor(Math.random() * 999)}`,
     created: seconds(new Date()),
+    choices: request.n,
     includeUsage: request.stream_options?.include_usage === true,
   }
   if (request.stream) return streamed(completionChunks(events, context), SSE)
