@@ -84,10 +84,14 @@ export const chatCompletionRequest = z.object({
 /** POST /v1/chat/completions */
 export type ChatCompletionRequest = z.infer<typeof chatCompletionRequest>
 
-/** Tokens of a request. */
+/** What a request cost. */
 export interface OpenaiUsage {
   readonly prompt_tokens: number
   readonly completion_tokens: number
   readonly total_tokens: number
   readonly prompt_tokens_details: { readonly cached_tokens: number }
+  /** Milliseconds from arrival to the first step. Not in OpenAI's, as the next. */
+  readonly queue_ms: number
+  /** How often it had to give way to others. */
+  readonly preempted_count: number
 }

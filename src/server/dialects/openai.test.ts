@@ -38,6 +38,8 @@ const USAGE = {
   completion_tokens: 2,
   total_tokens: 13,
   prompt_tokens_details: { cached_tokens: 4 },
+  queue_ms: 0,
+  preempted_count: 0,
 }
 
 /** Events of the only choice, or of several in turn. */
@@ -272,7 +274,18 @@ const TWO: readonly ChoiceEvent[] = [
   { choice: 0, event: delta("A") },
   { choice: 1, event: toolCall("wx", "{}", "c1") },
   { choice: 0, event: delta("a") },
-  { choice: 1, event: done({ usage: { ...TEST_USAGE, cachedTokens: 10, completionTokens: 5 } }) },
+  {
+    choice: 1,
+    event: done({
+      usage: {
+        ...TEST_USAGE,
+        cachedTokens: 10,
+        completionTokens: 5,
+        queueMs: 1.23456,
+        preemptions: 2,
+      },
+    }),
+  },
   { choice: 0, event: done({ reason: "length" }) },
 ]
 
@@ -281,6 +294,8 @@ const USAGE_OF_TWO = {
   completion_tokens: 7,
   total_tokens: 18,
   prompt_tokens_details: { cached_tokens: 4 },
+  queue_ms: 1.235,
+  preempted_count: 2,
 }
 
 describe("completionChunks()", () => {
@@ -389,7 +404,7 @@ describe("completionReply()", () => {
       '{"id":"chatcmpl-42","object":"chat.completion","created":1767323045,"model":"tiny",' +
         '"system_fingerprint":"fp_ollama","choices":[{"index":0,"message":{"role":"assistant",' +
         '"content":"Hey!"},"finish_reason":"stop"}],"usage":{"prompt_tokens":11,"completion_tokens":2,' +
-        '"total_tokens":13,"prompt_tokens_details":{"cached_tokens":4}}}',
+        '"total_tokens":13,"prompt_tokens_details":{"cached_tokens":4},"queue_ms":0,"preempted_count":0}}',
     )
   })
 

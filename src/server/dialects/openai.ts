@@ -298,7 +298,14 @@ function usageOf(usages: readonly AnswerUsage[]): OpenaiUsage {
     prompt_tokens_details: {
       cached_tokens: Math.min(...usages.map(({ cachedTokens }) => cachedTokens)),
     },
+    queue_ms: toMicros(Math.max(...usages.map(({ queueMs }) => queueMs))),
+    preempted_count: usages.reduce((sum, { preemptions }) => sum + preemptions, 0),
   }
+}
+
+/** Milliseconds to the microsecond. */
+function toMicros(ms: number): number {
+  return Math.round(ms * 1000) / 1000
 }
 
 function wireLogprobs(logprobs: readonly TokenLogprobs[]): { logprobs?: object } {

@@ -17,7 +17,7 @@ const REQUEST = { model: "tiny", messages: [{ role: "user", content: "hi" }] }
 const CHUNK =
   '{"id":"I","object":"chat.completion.chunk","created":1,"model":"tiny","system_fingerprint":"fp_ollama","choices":['
 const USAGE =
-  '"usage":{"prompt_tokens":11,"completion_tokens":2,"total_tokens":13,"prompt_tokens_details":{"cached_tokens":4}}'
+  '"usage":{"prompt_tokens":11,"completion_tokens":2,"total_tokens":13,"prompt_tokens_details":{"cached_tokens":4},"queue_ms":0,"preempted_count":0}'
 
 /** A model that was installed at a known time. */
 async function install(server: TestServer): Promise<void> {
