@@ -27,6 +27,7 @@ import { fitContext } from "./fit.ts"
 import { ParseShare } from "./parse-share.ts"
 import { type PreparedPrompt, PromptBuilder } from "./prompt.ts"
 import type { AnswerRequest, LoadedFacts, LoadOptions } from "./request.ts"
+import { keptTokens } from "./shift.ts"
 import { afterThinking } from "./thinking-grammar.ts"
 import { createTiers, type StateIdentity, type TierHooks, type Tiers } from "./tiers.ts"
 import { loadablePath } from "./translate.ts"
@@ -199,7 +200,7 @@ export class LocalModel implements AsyncDisposable {
         ...(request.logprobs === undefined ? {} : { logprobs: request.logprobs }),
         ...(request.shift === undefined
           ? {}
-          : { shift: { keepTokens: keptTokens(request.shift.keepTokens, prompt.tokens.length) } }),
+          : { shift: { keepTokens: this.#kept(request.shift.keepTokens, request, prompt) } }),
         ...request.terms,
         shownControl: this.#shownControl(prompt),
         ...(rendered === undefined || !rendered.grammar_lazy || rendered.grammar === ""
@@ -249,8 +250,20 @@ export class LocalModel implements AsyncDisposable {
   }
 
   #prepare(request: AnswerRequest): PreparedPrompt {
-    const limit = Math.min(request.contextTokens ?? Infinity, this.#engine.contextTokens)
-    return this.#prompts.prepare(request, limit)
+    return this.#prompts.prepare(request, this.#contextOf(request))
+  }
+
+  #contextOf({ contextTokens }: AnswerRequest): number {
+    return Math.min(contextTokens ?? Infinity, this.#engine.contextTokens)
+  }
+
+  #kept(wanted: number, request: AnswerRequest, { tokens }: PreparedPrompt): number {
+    return keptTokens({
+      wanted,
+      promptTokens: tokens.length,
+      contextTokens: this.#contextOf(request),
+      hasBos: this.#model.info.vocab.add_bos,
+    })
   }
 
   #sampling(request: AnswerRequest, { rendered, reading }: PreparedPrompt): SamplingOptions {
@@ -320,11 +333,6 @@ function stateSettings(
     // Models with two sets of rope factors choose one by the size of the context.
     isLong: originalContextLength !== undefined && cells > originalContextLength,
   }
-}
-
-/** A negative number keeps the prompt. */
-function keptTokens(wanted: number, promptTokens: number): number {
-  return wanted < 0 ? promptTokens : wanted
 }
 
 function contextOptions({ threads, flashAttention, cacheType = CACHE_DEFAULT }: LoadOptions) {

@@ -56,7 +56,7 @@ export interface AnswerRequest {
   readonly wantsContext: boolean
   /**
    * Go on when the context is full, without the older half of what follows the first `keepTokens` tokens (negative:
-   * the whole prompt).
+   * the whole prompt). No more is kept than half of the context.
    */
   readonly shift?: { readonly keepTokens: number }
   readonly terms?: RequestTerms

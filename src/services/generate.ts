@@ -207,6 +207,9 @@ async function* numbered(
   for await (const event of events) yield { choice, event }
 }
 
+/** Ollama's default of num_keep. */
+const KEPT_TOKENS = 4
+
 /** Each choice is drawn for itself; what is to come out the same each time still does. */
 function withSeed(request: AnswerRequest, choice: number): AnswerRequest {
   const { sampling } = request
@@ -258,7 +261,7 @@ function toRequest(command: AnswerCommand, model: RunnableModel, options: Option
     ...limitsOf(options),
     ...(logprobs === undefined ? {} : { logprobs }),
     ...(format === undefined ? {} : { format }),
-    ...(command.shift === true ? { shift: { keepTokens: options.num_keep ?? 0 } } : {}),
+    ...(command.shift === true ? { shift: { keepTokens: options.num_keep ?? KEPT_TOKENS } } : {}),
     ...(command.terms === undefined ? {} : { terms: command.terms }),
     wantsContext,
   }

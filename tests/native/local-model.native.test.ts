@@ -339,6 +339,29 @@ describe("LocalModel.embed()", () => {
   })
 })
 
+describe("a context that shifts", () => {
+  test("keeps the prompt as far as that leaves room, however long it is", async () => {
+    await using model = await load({ parallel: 1 })
+    const input = { kind: "text", text: "word ".repeat(60) } as const
+    const request = { ...chat([]), input, maxTokens: 1 }
+    const { promptTokens } = (await collect(model.answer(request))).done.usage
+    const before = model.status.counters.promptTokens
+    const long = {
+      ...request,
+      contextTokens: promptTokens + 1,
+      maxTokens: 60,
+      shift: { keepTokens: -1 },
+      // Something that does not end.
+      format: JSON.stringify({ type: "array", items: { type: "integer" }, minItems: 300 }),
+    }
+    const { usage } = (await collect(model.answer(long))).done
+    assert.equal(usage.completionTokens, 60)
+    // A shift makes room for a quarter of the context: three or four of them, not one for each token.
+    assert.ok(usage.shiftedTokens >= 60)
+    assert.ok(model.status.counters.promptTokens - before < 6 * promptTokens)
+  })
+})
+
 describe("a queue that is full", () => {
   test("is looked at before a prompt is read", async () => {
     await using model = await load({ parallel: 1, queueMax: 0 })

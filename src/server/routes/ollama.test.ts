@@ -457,6 +457,8 @@ describe("the terms of a request", () => {
       undefined,
       undefined,
     ])
+    await server.post("/api/generate", { ...request, options: {}, shift: true })
+    expect(server.app.requests.at(-1)?.shift).toEqual({ keepTokens: 4 })
   })
 })
 
