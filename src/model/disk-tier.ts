@@ -145,7 +145,8 @@ export class DiskTier implements PrefixTier {
     try {
       const state = await readState(entry.path)
       if (state !== undefined) {
-        utimesSync(entry.path, new Date(), new Date())
+        for (const path of [entry.path, this.#options.folder])
+          utimesSync(path, new Date(), new Date())
         return state
       }
     } catch {

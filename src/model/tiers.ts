@@ -5,7 +5,7 @@
  */
 
 import { createHash } from "node:crypto"
-import { mkdirSync, readdirSync, rmSync, statSync, utimesSync } from "node:fs"
+import { existsSync, mkdirSync, readdirSync, rmSync, statSync, utimesSync } from "node:fs"
 import { basename, join } from "node:path"
 
 import { joinTiers, MemoryTier, type PrefixTier } from "../engine/prefix-tier.ts"
@@ -59,7 +59,7 @@ function openDisk(
     const folder = join(parent, stateKey(identity))
     const disk = new DiskTier({ folder, bytesMax, warn, onProgress: onSaving })
     utimesSync(folder, new Date(), new Date())
-    removeUnused(parent)
+    removeUnused(parent, warn)
     return disk
   } catch (error) {
     warn(`Cannot keep prefixes on disk: ${String(error)}`)
@@ -67,11 +67,16 @@ function openDisk(
   }
 }
 
-function removeUnused(parent: string): void {
+function removeUnused(parent: string, warn: (message: string) => void): void {
   for (const name of readdirSync(parent)) {
     const path = join(parent, name)
-    if (Date.now() - statSync(path).mtimeMs > UNUSED_MS)
-      rmSync(path, { recursive: true, force: true })
+    try {
+      if (Date.now() - statSync(path).mtimeMs > UNUSED_MS)
+        rmSync(path, { recursive: true, force: true })
+    } catch (error) {
+      // Another process may be removing it too.
+      if (existsSync(path)) warn(`Cannot remove unused prefixes: ${String(error)}`)
+    }
   }
 }
 

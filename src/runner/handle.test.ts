@@ -25,7 +25,8 @@ const delay = async () => {
 }
 const runner = new Runner({
   log: createLogger((line) => process.stderr.write(line + "\\n"), "info"),
-  load: async (_, { onSaving }) => {
+  load: async (_, { onSaving, warn }) => {
+    if (process.env.WARNING) warn(process.env.WARNING)
     const model = new FakeModel({ delay })
     if (process.env.AT_THE_END !== "hang") return model
     model[Symbol.asyncDispose] = () => (onSaving(), new Promise(() => {}))
@@ -47,6 +48,8 @@ interface StartOptions {
   /** What it does when it is told to stop: nothing, after one sign of life. */
   readonly hangs?: boolean
   readonly timers?: FakeTimers
+  /** What it says while it loads. */
+  readonly warning?: string
   readonly log?: Logger
 }
 
@@ -55,10 +58,12 @@ function start({
   log = SILENT,
   hangs = false,
   timers,
+  warning = "",
 }: StartOptions = {}): Promise<RunnerHandle> {
+  const variables = { BREAK_AT: String(breakAt), AT_THE_END: hangs ? "hang" : "", WARNING: warning }
   return RunnerHandle.start(LOAD, {
     command: [process.execPath, "-e", RUNNER],
-    env: { ...process.env, BREAK_AT: String(breakAt), AT_THE_END: hangs ? "hang" : "" },
+    env: { ...process.env, ...variables },
     ...(timers === undefined ? {} : { timers }),
     log,
     loadTimeoutMs: Infinity,
@@ -107,6 +112,14 @@ describe("RunnerHandle", () => {
     await handle.stop()
     expect(await Array.fromAsync(long)).toBeArray()
     expect(await Array.fromAsync(handle.statuses(0))).toEqual([])
+  })
+
+  test("logs what a model goes on without, where people see it", async () => {
+    const warnings: unknown[] = []
+    const warn: Logger["warn"] = (message, fields) => warnings.push([message, fields?.["reason"]])
+    const handle = await start({ warning: "Cannot keep prefixes", log: { ...SILENT, warn } })
+    await handle.stop()
+    expect(warnings).toEqual([["runner warns", "Cannot keep prefixes"]])
   })
 
   test("waits for a runner that says that it is still saving, and kills one that says nothing", async () => {

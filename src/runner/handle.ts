@@ -300,6 +300,9 @@ export class RunnerHandle {
         fail(pending, fromFailure(frame.failure))
         return
       }
+      case "warning":
+        this.#options.log.warn("runner warns", { pid: this.pid, reason: frame.message })
+        return
       case "saving":
         this.#grace?.extend()
         return

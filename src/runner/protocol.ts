@@ -253,6 +253,8 @@ const frame = z.discriminatedUnion("type", [
   z.object({ type: z.literal("status"), id: z.number(), status: engineStatus }),
   z.object({ type: z.literal("rendered"), id: z.number(), prompt: z.string() }),
   z.object({ type: z.literal("request-failed"), id: z.number(), failure }),
+  /** Something goes on without a part of it. */
+  z.object({ type: z.literal("warning"), message: z.string() }),
   /** It was told to stop, and still writes what outlives it. */
   z.object({ type: z.literal("saving") }),
   /** Nothing can be computed any more: the process ends when its requests have failed. */

@@ -95,6 +95,16 @@ describe("Runner", () => {
     expect(bench.types().slice(0, 4)).toEqual(["hello", "ready", "rendered", "status"])
   })
 
+  test("passes on what a model goes on without", async () => {
+    const bench = new Bench((_, { warn }) => {
+      warn("no disk")
+      return Promise.resolve(new FakeModel())
+    })
+    const warning = bench.next("warning")
+    bench.send({ type: "load", options: LOAD })
+    expect(await warning).toEqual({ type: "warning", message: "no disk" })
+  })
+
   test("says why a model cannot be loaded", async () => {
     const bench = new Bench(() => Promise.reject(new CriaError("invalid-input", "no model")))
     const failed = bench.next("load-failed")

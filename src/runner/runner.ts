@@ -40,13 +40,21 @@ export interface RunnerModel extends AsyncDisposable {
   answer(request: AnswerRequest, signal: AbortSignal): AsyncIterable<ChatEvent>
 }
 
+/** What a runner wants to know of its model. */
+export interface RunnerHooks {
+  /** Fractions from 0 to 1. */
+  readonly onProgress: (fraction: number) => void
+  /** What outlives the process is being written. */
+  readonly onSaving: () => void
+  /** Gets a sentence when something goes on without a part of it. */
+  readonly warn: (message: string) => void
+  readonly signal: AbortSignal
+}
+
 /** The process around a runner. */
 export interface RunnerParts {
   readonly log: Logger
-  load(
-    options: LoadOptions,
-    hooks: { onProgress: (fraction: number) => void; onSaving: () => void; signal: AbortSignal },
-  ): Promise<RunnerModel>
+  load(options: LoadOptions, hooks: RunnerHooks): Promise<RunnerModel>
   /** Sends frames, one a line. Never fails: when nobody reads any more, the end of the input says so. */
   write(lines: string): Promise<void>
   /** Moves what native code logged to the log. */
@@ -167,7 +175,8 @@ export class Runner {
     try {
       const { signal } = this.#loading
       const onSaving = () => this.#isSaving()
-      const model = await this.#parts.load(options, { onProgress, onSaving, signal })
+      const warn = (message: string) => this.#send({ type: "warning", message })
+      const model = await this.#parts.load(options, { onProgress, onSaving, warn, signal })
       this.#model = model
       this.#send({ type: "ready", facts: model.loaded })
       void model.broken.then((reason) => this.#giveUp(reason))

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict"
-import { readdirSync } from "node:fs"
+import { readdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 
 import type { ChatEvent } from "../../src/chat/message.ts"
@@ -52,6 +52,17 @@ describe("prefixes on disk", () => {
     const longer = await askOnce(`${PROMPT}And so on.`, folder.path)
     assert.ok(longer.usage.cachedTokens > longer.usage.promptTokens - 16)
     assert.equal(longer.text, (await askOnce(`${PROMPT}And so on.`, folder.file("cold"))).text)
+  })
+
+  test("are done without where there can be no folder, with a warning", async () => {
+    using folder = new Folder()
+    writeFileSync(folder.file("file"), "")
+    const warnings: string[] = []
+    const prefixDisk = { folder: folder.file("file/prefixes"), bytesMax: 2 ** 26 }
+    const hooks = { warn: (message: string) => void warnings.push(message) }
+    await using model = await LocalModel.load(library, { ...OPTIONS, prefixDisk }, hooks)
+    assert.equal(model.status.running, 0)
+    assert.match(warnings.join("\n"), /^Cannot keep prefixes on disk: .*ENOTDIR/)
   })
 
   test("are not taken by a model that was loaded in another way", async () => {
