@@ -224,6 +224,16 @@ describe("Engine, whole states", () => {
     expect(cached).toEqual([0, 0, 100])
   })
 
+  test("leaves states where turns end: the second request with a system prompt shares, and a question again", async () => {
+    await using machine = new Machine({ memory: "recurrent" })
+    const end = VOCABULARY - 1
+    const question = (from: number) => [...PREFIX, end, ...run(from, 40), end, 1, 2, 3]
+    const cached: number[] = []
+    for (const from of [2000, 3000, 2000])
+      cached.push((await machine.ask(question(from))).usage.cachedTokens)
+    expect(cached).toEqual([0, 101, 142])
+  })
+
   test("takes no snapshot where too little is in common", async () => {
     await using machine = new Machine({ memory: "recurrent" })
     const cached: number[] = []

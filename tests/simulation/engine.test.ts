@@ -182,7 +182,8 @@ async function simulate(seed: number): Promise<Outcome> {
 }
 
 function numbers(count: number, pick: (max: number) => number): number[] {
-  return Array.from({ length: count }, () => pick(END))
+  // END too: turns of a chat end with it.
+  return Array.from({ length: count }, () => pick(VOCABULARY))
 }
 
 function randomRequest({ pick, contextTokens, prefixes }: World): GenerateRequest {
