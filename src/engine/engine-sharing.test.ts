@@ -322,7 +322,7 @@ describe("Engine, a long prompt beside answers", () => {
     // 4 ms without: 10 ms more are 100 tokens.
     expect(Math.max(...during.map((step) => decodeMicros(step)))).toBeLessThanOrEqual(3.5 * 4000)
     expect(promptSteps.length).toBeGreaterThanOrEqual(2000 / 100)
-    // In whole multiples of 8, and carefully as long as nothing is known.
+    // In whole multiples of 4, and carefully as long as nothing is known.
     expect(promptSteps.length).toBeLessThan(2000 / 88 + 10)
     expect(long.usage.completionTokens).toBe(1)
     for (const { rows } of promptSteps) expect(rows).toBeGreaterThanOrEqual(4)

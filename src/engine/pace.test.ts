@@ -13,7 +13,7 @@ const step = (rows: number, promptTokens: number, ms: number, depth = 0) => ({
 /** What a chunk may take beside `rows` answers, from a measured step of `from` answers. */
 const budget = (rows: number, from: number, ms: number) => 2.5 * ms * (rows / from) ** 0.65
 
-const eights = (tokens: number) => Math.floor(tokens / 8) * 8
+const fours = (tokens: number) => Math.floor(tokens / 4) * 4
 
 describe("Pace", () => {
   test("is careful as long as nothing was measured", () => {
@@ -48,11 +48,11 @@ describe("Pace", () => {
     const pace = new Pace(1)
     pace.observe(step(1, 0, 100))
     pace.observe(step(0, 1, 1))
-    expect(pace.promptTokens(1, 0)).toBe(eights(250))
+    expect(pace.promptTokens(1, 0)).toBe(fours(250))
     pace.observe(step(1, 0, 200))
-    expect(pace.promptTokens(1, 0)).toBe(eights(300))
+    expect(pace.promptTokens(1, 0)).toBe(fours(300))
     for (let i = 0; i < 50; i++) pace.observe(step(1, 0, 200))
-    expect(pace.promptTokens(1, 0)).toBe(eights(499))
+    expect(pace.promptTokens(1, 0)).toBe(fours(499))
   })
 
   test("does not believe a step that was interrupted", () => {
@@ -60,9 +60,9 @@ describe("Pace", () => {
     pace.observe(step(1, 0, 100))
     pace.observe(step(0, 1, 1))
     pace.observe(step(1, 0, 100_000))
-    expect(pace.promptTokens(1, 0)).toBe(eights(2.5 * 140))
+    expect(pace.promptTokens(1, 0)).toBe(fours(2.5 * 140))
     pace.observe(step(0, 1, 1000))
-    expect(pace.promptTokens(1, 0)).toBe(eights((2.5 * 140) / 1.8))
+    expect(pace.promptTokens(1, 0)).toBe(fours((2.5 * 140) / 1.8))
   })
 
   test("estimates a number of answers that was not measured from its neighbours", () => {
@@ -70,11 +70,11 @@ describe("Pace", () => {
     pace.observe(step(0, 1, 1))
     pace.observe(step(4, 0, 40))
     expect([6, 4, 2].map((rows) => pace.promptTokens(rows, 0))).toEqual(
-      [6, 4, 2].map((rows) => eights(budget(rows, 4, 40))),
+      [6, 4, 2].map((rows) => fours(budget(rows, 4, 40))),
     )
     pace.observe(step(7, 0, 70))
-    expect(pace.promptTokens(6, 0)).toBe(eights(budget(6, 7, 70)))
-    expect(pace.promptTokens(64, 0)).toBe(eights(budget(64, 7, 70)))
+    expect(pace.promptTokens(6, 0)).toBe(fours(budget(6, 7, 70)))
+    expect(pace.promptTokens(64, 0)).toBe(fours(budget(64, 7, 70)))
   })
 
   test("never lets a prompt crawl, nor counts to infinity", () => {
@@ -92,7 +92,7 @@ describe("Pace", () => {
     const pace = new Pace(1)
     pace.observe(step(0, 100, 100))
     pace.observe(step(8, 100, 160))
-    expect(pace.promptTokens(8, 0)).toBe(eights(2.5 * 60))
+    expect(pace.promptTokens(8, 0)).toBe(fours(2.5 * 60))
   })
 
   test("learns that a token takes the longer the more come before it", () => {
@@ -111,10 +111,10 @@ describe("Pace", () => {
     pace.observe(step(0, 64, 64))
     expect(pace.promptTokens(1, 0)).toBe(192)
     pace.observe(step(2, 0, 20))
-    // 50 ms: not enough for a tile; what less costs is not known, and no more at the beginning.
+    // 50 ms: not enough for a tile. What less costs is not known: no more, at the beginning.
     expect(pace.promptTokens(2, 0)).toBe(48)
     for (let i = 0; i < 50; i++) pace.observe(step(2, 8, 20 + 8 * 4))
-    expect(pace.promptTokens(2, 0)).toBe(8)
+    expect(pace.promptTokens(2, 0)).toBe(12)
     expect(pace.promptTokens(1, 0)).toBe(192)
   })
 
@@ -124,7 +124,7 @@ describe("Pace", () => {
     for (let round = 0; round < 200; round++)
       for (const depth of [0, 2000, 4000]) pace.observe(step(0, 64, 64 * (1 + depth / 1000), depth))
     // 100 ms; a tile takes 64 x 3 here, and a token alone 1 + 2 x 2.
-    expect(pace.promptTokens(1, 2000)).toBe(16)
+    expect(pace.promptTokens(1, 2000)).toBe(20)
     expect(pace.promptTokens(1, 0)).toBe(64)
   })
 })

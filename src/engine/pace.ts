@@ -15,7 +15,7 @@ const STRETCH = 3.5
 const CHUNK_TOKENS_MIN = 8
 
 /** Chunks are multiples of it: fewer shapes of steps. */
-const CHUNK_TOKENS_STEP = 8
+const CHUNK_TOKENS_STEP = 4
 
 /**
  * On a CPU llama.cpp computes attention for 64 tokens at a time when a step has so many, and one by one when it has

@@ -17,7 +17,7 @@ import type { EngineEvent, GenerateRequest } from "../../src/engine/sequence.ts"
 import { CriaError } from "../../src/util/errors.ts"
 import { random } from "./random.ts"
 
-const RUNS = Number(process.env["CRIA_SIMULATIONS"] ?? 1500)
+const RUNS = Number(process.env["CRIA_SIMULATIONS"] ?? 2000)
 const VOCABULARY = 64
 const END = VOCABULARY - 1
 
