@@ -22,6 +22,7 @@ import {
   readBytes,
   readText,
   statusError,
+  whenReached,
 } from "./http.ts"
 import { checkedRedirect, type Lookup } from "./redirect.ts"
 
@@ -37,7 +38,7 @@ export interface ClientOptions {
 
 /** A request before authorization; a body is made anew for each attempt. */
 export type RegistryRequest = Omit<HttpRequest, "body"> & {
-  readonly body?: (() => Uint8Array | ReadableStream<Uint8Array>) | undefined
+  readonly body?: (() => NonNullable<HttpRequest["body"]>) | undefined
 }
 
 /** Bytes of a blob, `end` not among them. */
@@ -73,6 +74,8 @@ export class RegistryClient {
   readonly #network: Network
   readonly #auth: Authorizer
   readonly #lookup: Lookup | undefined
+  /** Whether the registry has answered before. */
+  #isReached = false
   /** Where the registry's storage has a blob; good for minutes. */
   readonly #direct = new Map<Digest, URL>()
 
@@ -182,6 +185,11 @@ export class RegistryClient {
     throw new CriaError("unavailable", `Cannot upload to "${sent.host}": no Location in its reply`)
   }
 
+  /** Where a part of an upload shall go instead. @throws {CriaError} `unavailable` when we will not send it there. */
+  async storageUrl(location: string, sent: URL): Promise<URL> {
+    return checkedRedirect(location, sent, this.#registry, this.#lookup)
+  }
+
   /** All tags; undefined when the registry does not list them. */
   async tags(signal?: AbortSignal): Promise<string[] | undefined> {
     const tags: string[] = []
@@ -203,9 +211,19 @@ export class RegistryClient {
 
   /**
    * Sends a request with the registry's authorization and follows redirects of reads. The authorization stays with
-   * the registry.
+   * the registry. After the first reply, a registry that cannot be reached counts as one that will be again.
    */
   async follow(request: RegistryRequest): Promise<{ response: Response; url: URL }> {
+    try {
+      const reply = await this.#follow(request)
+      this.#isReached = true
+      return reply
+    } catch (error) {
+      throw this.#isReached ? whenReached(error) : error
+    }
+  }
+
+  async #follow(request: RegistryRequest): Promise<{ response: Response; url: URL }> {
     const { body, ...rest } = request
     let { url } = request
     let isRenewed = false

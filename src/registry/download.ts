@@ -18,6 +18,7 @@ import { discard, Fault, faultOf, isPassing, unreachable } from "./http.ts"
 import { digestMismatch, notedBytes, PartialBlob } from "./partial.ts"
 import type { Part } from "./parts.ts"
 import { type Patience, pauseAfter } from "./retry.ts"
+import { StallWatch } from "./stall-watch.ts"
 
 /** What to fetch, from where, to where. */
 export interface DownloadJob {
@@ -362,29 +363,6 @@ class PartStream {
       "unavailable",
       `Cannot pull ${digest}: the registry has ${said} bytes, its manifest says ${size}`,
     )
-  }
-}
-
-/** Calls back when nothing has happened for too long. */
-class StallWatch implements Disposable {
-  readonly #timer: ReturnType<typeof setInterval>
-  #touchedAt = performance.now()
-
-  constructor(stallMs: number, onStall: () => void) {
-    this.#timer = setInterval(
-      () => {
-        if (performance.now() - this.#touchedAt > stallMs) onStall()
-      },
-      Math.max(1, stallMs / 8),
-    )
-  }
-
-  touch(): void {
-    this.#touchedAt = performance.now()
-  }
-
-  [Symbol.dispose](): void {
-    clearInterval(this.#timer)
   }
 }
 

@@ -53,7 +53,7 @@ describe("quantTags()", () => {
 })
 
 describe("listFiles()", () => {
-  const network = { userAgent: "test", replyMs: 5000 }
+  const network = { userAgent: "test", replyMs: 5000, sendMs: 5000, storeMs: 5000 }
 
   test("follows pages and renamed repositories, on the same host only", async () => {
     const seen: (string | null)[] = []
