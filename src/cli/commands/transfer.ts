@@ -36,7 +36,9 @@ export async function push(config: Config, model: string, flags: TransferFlags):
   const { insecure, json } = flags
   const isDone = await transfer(config, flags, (client, signal) =>
     client.push({ model, insecure }, signal),
-  )
+  ).catch((error: unknown) => {
+    throw pushError(error)
+  })
   if (!isDone || json === true) return
   console.log(`\nYou can find your model at:\n\n\t${addressOf(model)}`)
 }
@@ -70,7 +72,7 @@ async function transfer(
       return false
     }
     if (json) console.log(JSON.stringify({ error: errorMessage(error) }))
-    throw worded(error)
+    throw error
   }
 }
 
@@ -79,7 +81,8 @@ async function display(lines: AsyncIterable<ProgressReply>): Promise<void> {
   for await (const line of lines) progress.show(line, performance.now())
 }
 
-function worded(error: unknown): unknown {
+/** A push that is refused, in Ollama's words. */
+export function pushError(error: unknown): unknown {
   const { code, message, hint } = toCriaError(error)
   if (!/access denied|unauthorized/.test(message)) return error
   const text =
