@@ -133,6 +133,8 @@ describe("pull", () => {
       }
     }, /enough/)
     expect(machine.files().filter((name) => name.includes("-partial-")).length).toBeGreaterThan(0)
+    const pulls = join(machine.store.root, ".cria-pulls")
+    expect(readdirSync(pulls)).toHaveLength(1)
     registry.fault = () => undefined
     registry.log.length = 0
     const progress = await machine.pull(`${registry.host}/me/m`)
@@ -144,6 +146,7 @@ describe("pull", () => {
     expect(fetched).toBeLessThan(LARGE.length - 3 * half + 4 * MIB)
     expect(isMonotonic(progress)).toBe(true)
     expect(machine.files()).toHaveLength(2)
+    expect(readdirSync(pulls)).toEqual([])
   })
 
   test("goes on from what Ollama has left", async () => {

@@ -20,6 +20,7 @@ import { Upload } from "../registry/upload.ts"
 import type { Digest } from "../store/digest.ts"
 import { type Layer, type Manifest, MEDIA_TYPES, parseManifest } from "../store/manifest.ts"
 import { fullName, type ModelName, parseName, shortName } from "../store/name.ts"
+import { forgetPull, rememberPull } from "../store/pending.ts"
 import { blobsOf, type StoreWriter } from "../store/writer.ts"
 import { CriaError, errorMessage, toCriaError } from "../util/errors.ts"
 import { Chooser, type ChooserParts } from "./choose.ts"
@@ -169,12 +170,14 @@ export class Transfers implements AsyncDisposable {
     const bytes = await this.#fetchManifest(client, chosen?.tag ?? name.tag, signal)
     const { manifest } = parseManifest(bytes)
     checkManifest(manifest, name)
+    rememberPull(writer.root, bytes)
     for (const layer of uniqueBlobs([...manifest.layers, manifest.config])) {
       yield* this.#pullBlob(layer, client, writer, signal)
     }
     yield { status: "verifying sha256 digest" }
     yield { status: "writing manifest" }
     const replaced = await writer.writeManifest(name, bytes, { signal })
+    forgetPull(writer.root, bytes)
     yield* this.#removeUnused(writer, replaced, manifest)
     yield { status: "success" }
   }
