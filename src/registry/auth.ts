@@ -17,6 +17,7 @@ import { type Challenge, parseChallenges } from "./challenge.ts"
 import type { Credential } from "./credentials.ts"
 import { discard, exchange, type HttpRequest, type Network, readText, statusError } from "./http.ts"
 import { type Identity, signedAuthorization } from "./identity.ts"
+import type { Door } from "./site.ts"
 
 /** What an {@link Authorizer} draws on. */
 export interface AuthSources {
@@ -45,7 +46,7 @@ const tokenSchema = z
   .pipe(z.string().regex(/^[\x21-\x7e]+$/))
 
 /** Keeps the authorization for one registry and one repository. */
-export class Authorizer {
+export class Authorizer implements Door {
   readonly #registry: URL
   readonly #network: Network
   readonly #sources: AuthSources

@@ -8,7 +8,7 @@ import { createHash } from "node:crypto"
 import { open } from "node:fs/promises"
 
 import { CriaError } from "../util/errors.ts"
-import type { ByteRange } from "./client.ts"
+import type { ByteRange } from "./site.ts"
 
 /** Bytes read from the file at a time. Even a sixteenth of 1 Mbit/s takes so much in half a minute. */
 const READ_BYTES = 2 ** 18
