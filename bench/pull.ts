@@ -46,7 +46,8 @@ function transfersOf(root: string): Transfers {
     },
     cache: join(root, "cache"),
     policy: { isOffline: false, registries: [], keepsUnused: false },
-    hardware: { cacheType: "f16", token: undefined, devices: () => Promise.resolve([]) },
+    hub: { token: undefined, mirror: undefined },
+    hardware: { cacheType: "f16", devices: () => Promise.resolve([]) },
   })
 }
 

@@ -14,7 +14,7 @@ import { MANIFEST_BYTES_MAX, MEDIA_TYPES } from "../store/manifest.ts"
 import type { ModelName } from "../store/name.ts"
 import { CriaError } from "../util/errors.ts"
 import { Authorizer, type AuthSources } from "./auth.ts"
-import { discard, type Network, readBytes, readText, statusError } from "./http.ts"
+import { discard, isPassing, type Network, readBytes, readText, statusError } from "./http.ts"
 import type { Lookup } from "./redirect.ts"
 import { type ByteRange, Site, type SiteRequest } from "./site.ts"
 
@@ -168,9 +168,12 @@ export class RegistryClient {
   }
 }
 
+/** Undefined for registries that list nothing. */
 async function readTags(response: Response): Promise<string[] | undefined> {
   if (!response.ok) {
-    await discard(response)
+    const { host } = new URL(response.url)
+    const error = await statusError(response, `Asked "${host}" for its tags`)
+    if (isPassing(error)) throw error
     return undefined
   }
   const text = await readText(response, TAGS_BYTES_MAX)

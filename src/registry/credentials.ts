@@ -14,6 +14,7 @@ import { z } from "zod"
 
 import { readRegularFile } from "../store/files.ts"
 import { CriaError, errorMessage } from "../util/errors.ts"
+import { isHub, mirrorHost } from "./hub.ts"
 
 /** How to be let in. */
 export type Credential =
@@ -30,8 +31,6 @@ const HELPER_MS = 30_000
 
 /** What helpers say for tokens instead of a user name. */
 const TOKEN_USER = "<token>"
-
-const HUGGING_FACE: ReadonlySet<string> = new Set(["hf.co", "huggingface.co"])
 
 const configSchema = z.object({
   auths: z
@@ -165,5 +164,7 @@ async function runHelper(
 
 function fromHuggingFace(host: string, env: Environment): Credential | undefined {
   const token = env["HF_TOKEN"]
-  return HUGGING_FACE.has(host) && token ? { kind: "bearer", token } : undefined
+  return isHub(host, mirrorHost(env["HF_ENDPOINT"])) && token
+    ? { kind: "bearer", token }
+    : undefined
 }

@@ -17,6 +17,7 @@ import {
 } from "node:net"
 
 import { MEDIA_TYPES } from "../store/manifest.ts"
+import { askedFor, hubReply } from "./fake-hub.ts"
 
 /** A request as a fault sees it. */
 export interface SeenRequest {
@@ -49,6 +50,8 @@ export class FakeRegistry implements AsyncDisposable {
   uploadStorage: FakeRegistry | undefined
   /** Called after each piece of a body that is read, with the bytes so far; the next one waits for it. */
   onPiece: (path: string, bytes: number) => Promise<void> | void = () => {}
+  /** Files of repositories, as Hugging Face has them, by `user/repository/path`. */
+  readonly files = new Map<string, Uint8Array>()
   /** What was sent to it as the storage of another, by path. */
   readonly parts = new Map<string, Buffer>()
   readonly #counts = new Map<string, number>()
@@ -122,6 +125,8 @@ export class FakeRegistry implements AsyncDisposable {
     const [, name = "", kind = "", rest = ""] =
       /^\/v2\/(.+?)\/(manifests|blobs|tags)\/(.+)$/.exec(path) ?? []
     if (path.startsWith("/bucket/")) return this.#put(request, path)
+    const hub = hubReply(request, this.files, this.storage)
+    if (hub !== undefined) return hub
     if (kind === "tags") return this.#tags(name)
     if (kind === "manifests") return this.#manifest(request, `${name}:${rest}`)
     if (rest.startsWith("uploads/")) return this.#upload(request, rest, searchParams)
@@ -159,9 +164,7 @@ export class FakeRegistry implements AsyncDisposable {
         headers: { Location: `${this.storage}/v2/store/x/blobs/${digest}` },
       })
     }
-    const [, from, to] = /^bytes=(\d+)-(\d+)$/.exec(headers.get("Range") ?? "") ?? []
-    if (from === undefined || this.ignoresRanges) return new Response(bytes)
-    return rangeReply(bytes, Number(from), Number(to) + 1)
+    return this.ignoresRanges ? new Response(bytes) : askedFor(bytes, headers)
   }
 
   async #upload(request: Request, rest: string, query: URLSearchParams): Promise<Response> {
@@ -242,16 +245,6 @@ export class FakeRegistry implements AsyncDisposable {
 
 function byPath([a]: [string, Buffer], [b]: [string, Buffer]): number {
   return a < b ? -1 : 1
-}
-
-/** A reply with a part of a content. */
-export function rangeReply(bytes: Uint8Array, start: number, end: number): Response {
-  return new Response(bytes.subarray(start, end), {
-    status: 206,
-    headers: {
-      "Content-Range": `bytes ${start}-${Math.min(end, bytes.length) - 1}/${bytes.length}`,
-    },
-  })
 }
 
 /** A reply that gives these bytes in pieces, each when `next` resolves. */

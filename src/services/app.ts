@@ -7,6 +7,7 @@
 import type { Config } from "../config.ts"
 import { Pool } from "../pool/pool.ts"
 import { findCredential } from "../registry/credentials.ts"
+import { mirrorHost } from "../registry/hub.ts"
 import { loadIdentity } from "../registry/identity.ts"
 import { listDevices } from "../runner/devices.ts"
 import { RunnerHandle } from "../runner/handle.ts"
@@ -101,10 +102,13 @@ function createTransfers(config: Config, stores: Stores): Transfers {
       identity: () => loadIdentity(keyFiles()),
       realms: config.registryRealms,
     },
+    hub: {
+      token: process.env["HF_TOKEN"] || undefined,
+      mirror: mirrorHost(process.env["HF_ENDPOINT"]),
+    },
     policy: config,
     hardware: {
       cacheType: config.cacheType,
-      token: process.env["HF_TOKEN"] || undefined,
       devices: () => listDevices(selfCommand()),
     },
   })

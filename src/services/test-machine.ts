@@ -11,7 +11,7 @@ import type { FakeRegistry } from "../registry/fake-registry.ts"
 import type { Device } from "../runner/devices.ts"
 import { blobFilePath, parseDigest } from "../store/digest.ts"
 import { openStore } from "../store/folder-store.ts"
-import { manifestPath, parseName } from "../store/name.ts"
+import { manifestPath, type ModelName, parseName } from "../store/name.ts"
 import { TestStore } from "../store/test-store.ts"
 import type { Progress } from "./progress.ts"
 import { Transfers } from "./transfer.ts"
@@ -35,6 +35,9 @@ export class Machine implements AsyncDisposable {
       replyMs?: number
       sendMs?: number
       storeMs?: number
+      /** Of Hugging Face, and the host that is it. */
+      token?: string
+      mirror?: string
     } = {},
   ) {
     const { registries = [], isOffline = false, stallMs = 300, pauseMs = 1 } = options
@@ -51,9 +54,9 @@ export class Machine implements AsyncDisposable {
         realms: [],
       },
       cache: this.cache,
+      hub: { token: options.token, mirror: options.mirror },
       hardware: {
         cacheType: "f16",
-        token: undefined,
         devices: () => Promise.resolve(options.devices ?? []),
       },
       policy: { registries, isOffline, keepsUnused: false },
@@ -67,6 +70,10 @@ export class Machine implements AsyncDisposable {
 
   push(name: string): Promise<Progress[]> {
     return Array.fromAsync(this.transfers.push(name, { insecure: true }))
+  }
+
+  parse(name: string): ModelName {
+    return parseName(name)
   }
 
   /** The installed manifest. */

@@ -5,8 +5,13 @@ import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from "nod
 import { dirname, join } from "node:path"
 
 import { encodeGguf, type GgufInput, packStrings, text, u32 } from "../gguf/write.ts"
-import { CuttingProxy, FakeRegistry, rangeReply, slowReply } from "../registry/fake-registry.ts"
+import { rangeReply } from "../registry/fake-hub.ts"
+import { CuttingProxy, FakeRegistry, slowReply } from "../registry/fake-registry.ts"
 import { formatNote } from "../registry/parts.ts"
+import { PATIENCE } from "../registry/retry.ts"
+import type { Device } from "../runner/devices.ts"
+import { parseManifest } from "../store/manifest.ts"
+import { Chooser } from "./choose.ts"
 import { challenge, isMonotonic, Machine, statuses } from "./test-machine.ts"
 
 const MIB = 2 ** 20
@@ -90,14 +95,15 @@ describe("pull", () => {
       return slowReply([bytes], () => gate.promise, { status, headers: head })
     }
     const leaving = machine.transfers.pull(`${registry.host}/me/a`, { insecure: true })
+    const staying = machine.transfers.pull(`${registry.host}/me/b`, { insecure: true })
     // "pulling manifest", then the first line of the blob: the download runs.
-    await leaving.next()
-    await leaving.next()
-    const staying = machine.pull(`${registry.host}/me/b`)
-    await Bun.sleep(100)
+    for (const pull of [leaving, staying]) {
+      await pull.next()
+      expect((await pull.next()).value?.digest).toBe(digest)
+    }
     await leaving.return(undefined)
     gate.resolve()
-    expect((await staying).at(-1)).toEqual({ status: "success" })
+    expect((await Array.fromAsync(staying)).at(-1)).toEqual({ status: "success" })
     expect(machine.blob(digest).equals(LARGE)).toBe(true)
     // 40 MiB are three parts.
     expect(registry.count(new RegExp(digest))).toBe(3)
@@ -511,15 +517,90 @@ describe("pull — a repository with several quantisations", () => {
     const { registry, name } = await severalQuants()
     await using _ = registry
     registry.add("me/m:70b-q8_0", [Buffer.from("large")])
-    for (const fault of [() => undefined, noTags]) {
+    for (const [fault, status] of [
+      [() => undefined, /^pulling /],
+      // Whoever may not see the list learns why nothing was chosen.
+      [noTags, /^cannot choose a quantisation, taking latest: unauthorized: access denied$/],
+    ] as const) {
       await using machine = new Machine()
       registry.fault = fault
       const progress = await machine.pull(name)
-      expect(progress[1]?.status).toStartWith("pulling ")
+      expect(progress[1]?.status).toMatch(status)
       expect(machine.manifest(name)).toEqual(
         Buffer.from(registry.manifests.get("me/m:latest") ?? []),
       )
     }
+  })
+})
+
+describe("pull — a choice with obstacles", () => {
+  const devices: Device[] = [{ name: "GPU", type: "gpu", totalBytes: 8 * 2 ** 30 }]
+
+  test("a tag whose manifest is missing or damaged does not stand in the way of the others", async () => {
+    const { registry, name } = await severalQuants()
+    await using _ = registry
+    await using machine = new Machine({ devices })
+    registry.manifests.set("me/m:q6_K", Buffer.from("{}"))
+    registry.manifests.set("me/m:q5_K_M", Buffer.from("{}"))
+    registry.fault = ({ path }) =>
+      path.endsWith("/q5_K_M") ? new Response(null, { status: 404 }) : undefined
+    const progress = await machine.pull(name)
+    expect(progress[1]?.status).toMatch(/^chose Q8_0 /)
+  })
+
+  test.each<[string, () => Response]>([
+    ["that is not there", () => new Response(null, { status: 404 })],
+    ["that is none", () => new Response("x".repeat(9000))],
+    [
+      "that does not come",
+      () => new Response(new ReadableStream({ pull: () => new Promise(() => {}) })),
+    ],
+  ])("a header %s: the sizes decide", async (_, reply) => {
+    const { registry, name } = await severalQuants()
+    await using owned = registry
+    expect(owned.log).toEqual([])
+    await using machine = new Machine({ devices, stallMs: 100 })
+    const smallest = Buffer.from(registry.manifests.get("me/m:q4_K_M") ?? [])
+    const { manifest } = parseManifest(smallest)
+    registry.fault = ({ path }) =>
+      path.endsWith(manifest.layers[0]?.digest ?? "?") ? reply() : undefined
+    const progress = await machine.pull(name)
+    expect(progress[1]?.status).toMatch(/^chose Q8_0 .* with 8192 tokens of context$/)
+  })
+
+  test("only one quantisation, which is too large, is said to be that", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine({ devices })
+    registry.add("me/m:q8_0", [Buffer.from("weights")])
+    const manifest = JSON.parse(String(registry.manifests.get("me/m:q8_0"))) as {
+      layers: { size: number }[]
+    }
+    manifest.layers[0] = { ...manifest.layers[0], size: 2 ** 50 }
+    registry.manifests.set("me/m:q8_0", Buffer.from(JSON.stringify(manifest)))
+    const seen: string[] = []
+    await rejects(async () => {
+      for await (const { status } of machine.transfers.pull(`${registry.host}/me/m`, {
+        insecure: true,
+      })) {
+        seen.push(status)
+      }
+    }, /needs 112[56] TB/)
+    expect(seen[1]).toBe(
+      "chose Q8_0 (1125 TB): the only one, but too large for the memory of this machine",
+    )
+  })
+
+  test("devices that could not be asked are asked again", async () => {
+    let fails = true
+    const chooser = new Chooser({
+      cacheType: "f16",
+      cache: "/nowhere",
+      patience: PATIENCE,
+      devices: () => (fails ? Promise.reject(new Error("no")) : Promise.resolve(devices)),
+    })
+    await rejects(chooser.memory(), { message: "no" })
+    fails = false
+    expect((await chooser.memory()).gpuBytes).toBe(8 * 2 ** 30)
   })
 })
 
