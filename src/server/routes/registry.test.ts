@@ -97,16 +97,41 @@ describe("POST /api/fit", () => {
     registry.add("me/m:q8_0", [Buffer.alloc(3000)])
     const { status, text } = await server.post("/api/fit", { model: name, insecure: true })
     expect(status).toBe(200)
+    const fit = { files: 1, place: "cpu", context: 8192 }
     expect(JSON.parse(text)).toEqual({
       memory: { gpu: 0, host: expect.any(Number) },
       quants: [
-        { quant: "Q8_0", tag: "q8_0", size: 3000, place: "cpu", context: 8192, chosen: true },
-        { quant: "Q4_0", tag: "q4_0", size: 2000, place: "cpu", context: 8192, chosen: false },
+        { ...fit, quant: "Q8_0", tag: "q8_0", size: 3000, chosen: true },
+        { ...fit, quant: "Q4_0", tag: "q4_0", size: 2000, chosen: false },
       ],
     })
     const installed = await server.post("/api/fit", { model: "tiny" })
     expect(JSON.parse(installed.text)).toMatchObject({ quants: [{ quant: "Q4_K_M" }] })
     expect((await server.post("/api/fit", { model: "none" })).status).toBe(404)
+  })
+
+  test("an installed model is measured when its registry cannot be asked", async () => {
+    await using world = await start()
+    const { registry, server, name } = world
+    // A file that can be read is needed for what it says.
+    const { text: tags } = await server.get("/api/tags")
+    expect(tags).toContain("tiny")
+    await server.post("/api/copy", { source: "tiny", destination: name })
+    await registry[Symbol.asyncDispose]()
+    const { status, text } = await server.post("/api/fit", { model: name, insecure: true })
+    expect({ status, quants: (JSON.parse(text) as { quants: object[] }).quants }).toMatchObject({
+      status: 200,
+      quants: [{ quant: "Q4_K_M" }],
+    })
+    const other = await server.post("/api/fit", { model: `${name}-other`, insecure: true })
+    expect({ status: other.status, text: other.text }).toMatchObject({
+      status: 503,
+      text: expect.stringContaining("Cannot reach"),
+    })
+    await using offline = await TestServer.start({ CRIA_OFFLINE: "1" })
+    const fits = await offline.post("/api/fit", { model: "tiny" })
+    expect(JSON.parse(fits.text)).toMatchObject({ quants: [{ quant: "Q4_K_M" }] })
+    expect((await offline.post("/api/fit", { model: "none" })).status).toBe(503)
   })
 })
 
