@@ -64,29 +64,32 @@ export async function findCredential(
 ): Promise<Credential | undefined> {
   const config = readDockerConfig(env)
   const keys = keysOf(host)
+  const asked = [...keys.slice(0, 2), ...hubKeys(host)]
   const helper = keys.map((key) => config.credHelpers?.[key]).find((name) => name !== undefined)
   const found =
-    helper === undefined || helper === null
-      ? undefined
-      : await askHelper(helper, keys.slice(0, 2), env)
+    helper === undefined || helper === null ? undefined : await askHelper(helper, asked, env)
   return (
     found ??
     fromAuths(config, keys) ??
-    (config.credsStore ? await askHelper(config.credsStore, keys.slice(0, 2), env) : undefined) ??
+    (config.credsStore ? await askHelper(config.credsStore, asked, env) : undefined) ??
     fromHuggingFace(host, env)
   )
 }
 
 /** The forms in which a host stands in the file. */
 function keysOf(host: string): string[] {
-  const hub = ["docker.io", "registry-1.docker.io", "index.docker.io"]
-  const extra = hub.includes(host) ? ["https://index.docker.io/v1/"] : []
   const forms = ["", "https://", "http://"].map((scheme) => `${scheme}${host}`)
   return [
     ...forms,
     ...forms.flatMap((form) => [`${form}/`, `${form}/v1/`, `${form}/v2/`]),
-    ...extra,
+    ...hubKeys(host),
   ]
+}
+
+/** Docker Hub stands there, and in helpers, under the address of its first version. */
+function hubKeys(host: string): string[] {
+  const hub = ["docker.io", "registry-1.docker.io", "index.docker.io"]
+  return hub.includes(host) ? ["https://index.docker.io/v1/"] : []
 }
 
 function readDockerConfig(env: Environment): DockerConfig {

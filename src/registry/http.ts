@@ -9,6 +9,8 @@
 
 import { gunzipSync, zstdDecompressSync } from "node:zlib"
 
+import { z } from "zod"
+
 import { CriaError, errorMessage } from "../util/errors.ts"
 import { StallWatch } from "./stall-watch.ts"
 
@@ -199,22 +201,45 @@ export function unreachable(url: URL, cause: unknown): CriaError {
  * @param subject What was asked for, for the text.
  */
 export async function statusError(response: Response, subject: string): Promise<CriaError> {
-  const { status } = response
-  const retryAfterMs = retryAfter(response.headers.get("Retry-After"))
-  const fault = new Fault("status", { status, retryAfterMs })
+  const { status, headers } = response
+  const cause = new Fault("status", {
+    status,
+    retryAfterMs: retryAfter(headers.get("Retry-After")),
+  })
+  const reason = await reasonOf(response)
   if (status === 401 || status === 403) {
-    await discard(response)
-    return new CriaError("unavailable", "unauthorized: access denied", { cause: fault })
+    const hint = reason === "" ? {} : { hint: `"${new URL(response.url).host}" says: ${reason}` }
+    return new CriaError("unavailable", "unauthorized: access denied", { ...hint, cause })
   }
   if (status === 404) {
-    await discard(response)
-    return new CriaError("not-found", "file does not exist", { hint: subject, cause: fault })
+    return new CriaError("not-found", "file does not exist", { hint: subject, cause })
   }
-  const text = await readText(response, ERROR_BYTES_MAX).catch(() => "")
-  return new CriaError("unavailable", `${status}: ${oneLine(text) || response.statusText}`, {
-    hint: subject,
-    cause: fault,
-  })
+  const text = `${status}: ${reason || response.statusText}`
+  return new CriaError("unavailable", text, { hint: subject, cause })
+}
+
+/** The shapes of errors that registries and Hugging Face send. */
+const reasonSchema = z.union([
+  z.object({ errors: z.array(z.object({ message: z.string() })).min(1) }),
+  z.object({ error: z.string() }),
+])
+
+/** What a server says about its refusal, in one line; "" when that is nothing for people. */
+async function reasonOf(response: Response): Promise<string> {
+  const body = await readText(response, ERROR_BYTES_MAX).catch(() => "")
+  const text = body.trim() || (response.headers.get("X-Error-Message") ?? "")
+  if (text.startsWith("<")) return ""
+  return oneLine(reasonIn(text) ?? text)
+}
+
+function reasonIn(text: string): string | undefined {
+  try {
+    const { data } = reasonSchema.safeParse(JSON.parse(text))
+    if (data === undefined) return undefined
+    return "error" in data ? data.error : data.errors.map(({ message }) => message).join("; ")
+  } catch {
+    return undefined
+  }
 }
 
 /** Control characters and line ends of a stranger's text made harmless. */
