@@ -14,7 +14,7 @@ import { MANIFEST_BYTES_MAX, MEDIA_TYPES } from "../store/manifest.ts"
 import type { ModelName } from "../store/name.ts"
 import { CriaError } from "../util/errors.ts"
 import { Authorizer, type AuthSources } from "./auth.ts"
-import { discard, isPassing, type Network, readBytes, readText, statusError } from "./http.ts"
+import { discard, isPassing, type Network, readBytes, readText } from "./http.ts"
 import type { Lookup } from "./redirect.ts"
 import { type ByteRange, Site, type SiteRequest } from "./site.ts"
 
@@ -69,7 +69,7 @@ export class RegistryClient {
       headers: { Accept: MANIFEST_TYPES },
     })
     if (response.ok) return readBytes(response, MANIFEST_BYTES_MAX)
-    throw await statusError(response, `Asked "${url.host}" for the manifest`)
+    throw await this.#site.failure(response, `Asked "${url.host}" for the manifest`)
   }
 
   async putManifest(tag: string, bytes: Uint8Array, signal?: AbortSignal): Promise<void> {
@@ -84,7 +84,7 @@ export class RegistryClient {
       signal,
       body: () => bytes,
     })
-    if (!response.ok) throw await statusError(response, `Sent the manifest to "${url.host}"`)
+    if (!response.ok) throw await this.#site.failure(response, `Sent the manifest to "${url.host}"`)
     await discard(response)
   }
 
@@ -95,7 +95,7 @@ export class RegistryClient {
     await discard(response)
     if (response.status === 404) return undefined
     if (response.ok) return Number(response.headers.get("Content-Length") ?? Number.NaN)
-    throw await statusError(response, `Asked "${url.host}" for ${digest}`)
+    throw await this.#site.failure(response, `Asked "${url.host}" for ${digest}`)
   }
 
   /**
@@ -120,7 +120,7 @@ export class RegistryClient {
     }
     const headers = { "Content-Length": "0" }
     const { response } = await this.#site.follow({ method: "POST", url, headers, signal })
-    if (!response.ok) throw await statusError(response, `Asked "${url.host}" for an upload`)
+    if (!response.ok) throw await this.#site.failure(response, `Asked "${url.host}" for an upload`)
     await discard(response)
     if (response.status === 201 && from !== undefined) return { kind: "mounted" }
     return { kind: "open", url: await this.uploadUrl(response, url) }
@@ -148,7 +148,7 @@ export class RegistryClient {
       // oxlint-disable-next-line no-await-in-loop
       const { response } = await this.#site.follow({ method: "GET", url, signal })
       // oxlint-disable-next-line no-await-in-loop
-      const found = await readTags(response)
+      const found = response.ok ? await readTags(response) : await this.#noTags(response, url)
       if (found === undefined) return page === 0 ? undefined : tags
       tags.push(...found)
       const [, next] = /<([^>]+)>\s*;\s*rel="?next"?/.exec(response.headers.get("Link") ?? "") ?? []
@@ -158,9 +158,20 @@ export class RegistryClient {
     return tags
   }
 
+  /** The error for a reply; see {@link Site.failure}. */
+  failure(response: Response, subject: string): Promise<CriaError> {
+    return this.#site.failure(response, subject)
+  }
+
   /** Sends a request; see {@link Site.follow}. */
   follow(request: SiteRequest): Promise<{ response: Response; url: URL }> {
     return this.#site.follow(request)
+  }
+
+  /** A registry that lists nothing is none that cannot do so right now. */
+  async #noTags(response: Response, { host }: URL): Promise<undefined> {
+    const error = await this.#site.failure(response, `Asked "${host}" for its tags`)
+    if (isPassing(error)) throw error
   }
 
   #blobUrl(digest: Digest): URL {
@@ -168,14 +179,8 @@ export class RegistryClient {
   }
 }
 
-/** Undefined for registries that list nothing. */
+/** Undefined for what is no list. */
 async function readTags(response: Response): Promise<string[] | undefined> {
-  if (!response.ok) {
-    const { host } = new URL(response.url)
-    const error = await statusError(response, `Asked "${host}" for its tags`)
-    if (isPassing(error)) throw error
-    return undefined
-  }
   const text = await readText(response, TAGS_BYTES_MAX)
   try {
     return tagsSchema.parse(JSON.parse(text)).tags ?? []

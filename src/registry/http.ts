@@ -218,6 +218,14 @@ export async function statusError(response: Response, subject: string): Promise<
   return new CriaError("unavailable", text, { hint: subject, cause })
 }
 
+/** The same error, when it is a refusal, with what the user can do about it. */
+export function withAdvice(error: CriaError, advice: string | undefined): CriaError {
+  const status = faultOf(error)?.status ?? 0
+  if (advice === undefined || (status !== 401 && status !== 403)) return error
+  const hint = error.hint === undefined ? advice : `${error.hint}\n${advice}`
+  return new CriaError(error.code, error.message, { hint, cause: error.cause })
+}
+
 /** The shapes of errors that registries and Hugging Face send. */
 const reasonSchema = z.union([
   z.object({ errors: z.array(z.object({ message: z.string() })).min(1) }),

@@ -13,7 +13,7 @@ import { type Digest, toDigest } from "../store/digest.ts"
 import type { ModelName } from "../store/name.ts"
 import { CriaError } from "../util/errors.ts"
 import type { BlobSource } from "./download.ts"
-import { isPassing, readText, statusError } from "./http.ts"
+import { isPassing, readText } from "./http.ts"
 import { type ByteRange, Site, type SiteOptions } from "./site.ts"
 
 /** A file of a repository. */
@@ -94,7 +94,7 @@ export class Hub {
       const { response } = await this.#site.follow({ method: "GET", url, signal })
       if (!response.ok) {
         // oxlint-disable-next-line no-await-in-loop
-        const error = await statusError(response, `Asked "${url.host}" for a list of files`)
+        const error = await this.#site.failure(response, `Asked "${url.host}" for a list of files`)
         if (isPassing(error)) throw error
         return files
       }

@@ -14,6 +14,7 @@ import {
   type HttpRequest,
   type Network,
   statusError,
+  withAdvice,
   whenReached,
 } from "./http.ts"
 import { checkedRedirect, type Lookup } from "./redirect.ts"
@@ -22,6 +23,8 @@ import { checkedRedirect, type Lookup } from "./redirect.ts"
 export interface Door {
   /** The `Authorization` for a URL; undefined when it gets none. */
   headerFor(url: URL): string | undefined
+  /** What the user can do when even that was not enough. */
+  readonly advice?: string | undefined
   /** Answers the challenge of a request that was refused; without it, refused is refused. */
   readonly renew?: (
     challenge: string,
@@ -107,14 +110,19 @@ export class Site {
     if (direct !== undefined) {
       const request = { method: "GET", url: direct, headers, signal } as const
       const response = await exchange(this.#network, request)
-      if (!EXPIRED.has(response.status)) return checkedFile(response, subject)
+      if (!EXPIRED.has(response.status)) return this.#checkedFile(response, subject)
       this.#direct.delete(url.href)
       await discard(response)
     }
     const reply = await this.follow({ method: "GET", url, headers, signal })
-    const response = await checkedFile(reply.response, subject)
+    const response = await this.#checkedFile(reply.response, subject)
     if (reply.url.origin !== this.#origin.origin) this.#direct.set(url.href, reply.url)
     return response
+  }
+
+  /** The error for a reply that is none; see {@link statusError}. */
+  async failure(response: Response, subject: string): Promise<CriaError> {
+    return withAdvice(await statusError(response, subject), this.#door.advice)
   }
 
   /** A `Location` that it has sent. @throws {CriaError} `unavailable` when we will not go there. */
@@ -153,15 +161,16 @@ export class Site {
     const text = `maximum redirects exceeded (${REDIRECTS_MAX}) for directURL`
     throw new CriaError("unavailable", text, { hint: `Asked "${request.url.host}"` })
   }
-}
 
-async function checkedFile(response: Response, subject: string): Promise<Response> {
-  const { host } = new URL(response.url)
-  const encoding = response.headers.get("Content-Encoding") ?? "identity"
-  if (encoding !== "identity") {
-    await discard(response)
-    throw new CriaError("unavailable", `Cannot read ${subject}: "${host}" sends it as ${encoding}`)
+  async #checkedFile(response: Response, subject: string): Promise<Response> {
+    const { host } = new URL(response.url)
+    const encoding = response.headers.get("Content-Encoding") ?? "identity"
+    if (encoding !== "identity") {
+      await discard(response)
+      const text = `Cannot read ${subject}: "${host}" sends it as ${encoding}`
+      throw new CriaError("unavailable", text)
+    }
+    if (response.status === 200 || response.status === 206) return response
+    throw await this.failure(response, `Asked "${host}" for ${subject}`)
   }
-  if (response.status === 200 || response.status === 206) return response
-  throw await statusError(response, `Asked "${host}" for ${subject}`)
 }

@@ -50,7 +50,7 @@ class Sender implements Disposable {
     const network = { userAgent: "test", replyMs: 5000, sendMs: 5000, storeMs: 5000, ...waits }
     const auth = {
       credential: () => Promise.resolve(undefined),
-      identity: () => ({ publicKey: "key", sign: () => "signature" }),
+      identity: () => ({ path: "/k", isNew: false, publicKey: "key", sign: () => "signature" }),
       realms: [],
     }
     const lookup = this.#lookup === undefined ? {} : { lookup: this.#lookup }

@@ -13,7 +13,7 @@ import { createHash } from "node:crypto"
 import type { Digest } from "../store/digest.ts"
 import { CriaError, errorMessage } from "../util/errors.ts"
 import type { RegistryClient } from "./client.ts"
-import { discard, faultOf, isPassing, type Network, statusError } from "./http.ts"
+import { discard, faultOf, isPassing, type Network } from "./http.ts"
 import { PartBody } from "./part-body.ts"
 import { type Patience, pauseAfter } from "./retry.ts"
 import { StorageParts } from "./storage.ts"
@@ -147,7 +147,7 @@ export class Upload {
     const { client } = this.#job
     const { response } = await client.follow({ method: "GET", url, signal })
     if (!response.ok) {
-      const error = await statusError(response, `Asked "${url.host}" for an upload`)
+      const error = await client.failure(response, `Asked "${url.host}" for an upload`)
       if (isPassing(error)) throw error
       return undefined
     }
@@ -187,7 +187,7 @@ export class Upload {
     } else if (response.ok) {
       await discard(response)
       session.url = await client.uploadUrl(response, session.url)
-    } else throw await statusError(response, `Sent ${digest}`)
+    } else throw await client.failure(response, `Sent ${digest}`)
     session.parts.push(body)
     session.offset = session.storage === undefined ? (stored(response) ?? end) : end
     this.#advance(session.offset)
@@ -206,7 +206,7 @@ export class Upload {
     }
     const headers = { "Content-Length": "0" }
     const { response } = await client.follow({ method: "PUT", url: target, headers, signal })
-    if (!response.ok) throw await statusError(response, `Finished the upload of ${digest}`)
+    if (!response.ok) throw await client.failure(response, `Finished the upload of ${digest}`)
     await discard(response)
   }
 

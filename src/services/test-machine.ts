@@ -13,6 +13,7 @@ import { blobFilePath, parseDigest } from "../store/digest.ts"
 import { openStore } from "../store/folder-store.ts"
 import { manifestPath, type ModelName, parseName } from "../store/name.ts"
 import { TestStore } from "../store/test-store.ts"
+import { CriaError } from "../util/errors.ts"
 import type { Progress } from "./progress.ts"
 import { Transfers } from "./transfer.ts"
 
@@ -38,6 +39,8 @@ export class Machine implements AsyncDisposable {
       /** Of Hugging Face, and the host that is it. */
       token?: string
       mirror?: string
+      /** Whether the user has one. */
+      key?: "none"
     } = {},
   ) {
     const { registries = [], isOffline = false, stallMs = 300, pauseMs = 1 } = options
@@ -49,7 +52,9 @@ export class Machine implements AsyncDisposable {
         credential: () => Promise.resolve(undefined),
         identity: () => {
           this.signatures++
-          return { publicKey: "key", sign: () => "signature" }
+          if (options.key === "none")
+            throw new CriaError("unavailable", 'Cannot write the key "/k"')
+          return { path: "/k", isNew: false, publicKey: "key", sign: () => "signature" }
         },
         realms: [],
       },

@@ -658,6 +658,40 @@ describe("tokens", () => {
     expect(machine.signatures).toBe(0)
   })
 
+  test("without a key, what is public can be pulled, and what is not says what is missing", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine({ key: "none" })
+    registry.add("me/m:latest", [Buffer.from("weights")])
+    let isStrict = false
+    registry.fault = ({ path, headers }) => {
+      if (path === "/token" && isStrict) return new Response("who are you?", { status: 401 })
+      if (path === "/token") return Response.json({ token: "for-all" })
+      return headers.get("Authorization") === "Bearer for-all" ? undefined : challenge(registry)
+    }
+    expect((await machine.pull(`${registry.host}/me/m`)).at(-1)?.status).toBe("success")
+    const asked = registry.log.filter(({ line }) => line === "GET /token")
+    expect(asked.map(({ authorization }) => authorization)).toEqual([null])
+    isStrict = true
+    await using other = new Machine({ key: "none" })
+    await rejects(other.pull(`${registry.host}/me/m`), {
+      message: "pull model manifest: unauthorized: access denied",
+      hint: new RegExp(
+        `^"${registry.host}" says: who are you\\?\nLog in with docker login ${registry.host}, .*; there is no key to sign with: Cannot write the key "/k"$`,
+      ),
+    })
+  })
+
+  test("a key that the registry does not know is named", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    registry.fault = ({ path }) =>
+      path === "/token" ? Response.json({ token: "useless" }) : challenge(registry)
+    await rejects(machine.pull(`${registry.host}/me/m`), {
+      message: "pull model manifest: unauthorized: access denied",
+      hint: /; or add the key in "\/k.pub" to your account there$/,
+    })
+  })
+
   test("a token that does not help, one that is no header, and a bomb", async () => {
     await using registry = new FakeRegistry()
     await using machine = new Machine()
