@@ -8,7 +8,7 @@ import type { ProgressReply } from "../../api/ollama.ts"
 import type { Client } from "../../client/client.ts"
 import type { Config } from "../../config.ts"
 import { CriaError, errorMessage, toCriaError } from "../../util/errors.ts"
-import { connectOrStart } from "../connect.ts"
+import { connectOrStart, connectToChange } from "../connect.ts"
 import { ProgressDisplay } from "../progress.ts"
 
 /** Flags of both commands. */
@@ -61,7 +61,9 @@ async function transfer(
   const interrupt = new AbortController()
   process.once("SIGINT", () => interrupt.abort(new CriaError("unavailable", "interrupted")))
   try {
-    await using connection = await connectOrStart(config)
+    await using connection = config.allowsChanges
+      ? await connectOrStart(config)
+      : await connectToChange(config)
     const lines = request(connection.client, interrupt.signal)
     if (json) for await (const line of lines) console.log(JSON.stringify(line))
     else await display(lines)

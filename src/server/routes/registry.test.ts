@@ -135,6 +135,28 @@ describe("POST /api/fit", () => {
   })
 })
 
+describe("CRIA_HTTP_CHANGES=0", () => {
+  test("nobody changes models over HTTP; what reads and runs them goes on", async () => {
+    await using server = await TestServer.start({ CRIA_HTTP_CHANGES: "0" })
+    const before = (await server.get("/api/tags")).text
+    const blob = `/api/blobs/sha256:${"ab".repeat(32)}`
+    for (const path of ["/api/pull", "/api/push", "/api/create", "/api/copy", blob]) {
+      const { status, text } = await server.post(path, { model: "tiny", source: "tiny" })
+      expect({ path, status }).toEqual({ path, status: 403 })
+      expect(JSON.parse(text)).toEqual({
+        error: "this server changes no models over HTTP",
+        hint: expect.stringContaining("CRIA_HTTP_CHANGES=0"),
+      })
+    }
+    const body = JSON.stringify({ model: "tiny" })
+    const deleted = await server.request("/api/delete", { method: "DELETE", body })
+    expect(deleted.status).toBe(403)
+    expect((await server.get("/api/tags")).text).toBe(before)
+    expect((await server.post("/api/show", { model: "tiny" })).status).toBe(200)
+    expect((await server.post("/api/generate", { model: "tiny", prompt: "x" })).status).toBe(200)
+  })
+})
+
 describe("POST /api/push", () => {
   test("sends an installed model", async () => {
     await using world = await start()
