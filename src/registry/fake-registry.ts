@@ -8,13 +8,6 @@
  */
 
 import { hash } from "node:crypto"
-import {
-  type AddressInfo,
-  connect,
-  createServer,
-  type Server as TcpServer,
-  type Socket,
-} from "node:net"
 
 import { MEDIA_TYPES } from "../store/manifest.ts"
 import { askedFor, hubReply } from "./fake-hub.ts"
@@ -263,71 +256,4 @@ export function slowReply(
     },
   })
   return new Response(body, init)
-}
-
-/**
- * A TCP proxy in front of a registry that cuts connections: each after it has passed on so many bytes of replies.
- */
-export class CuttingProxy implements AsyncDisposable {
-  /** Bytes that the next connections let through, in turn; Infinity when used up. */
-  readonly limits: number[]
-  /** Connections that were cut. */
-  cuts = 0
-  readonly #server: TcpServer
-  readonly #sockets = new Set<Socket>()
-
-  /** Use {@link CuttingProxy.start}. */
-  constructor(server: TcpServer, limits: number[]) {
-    this.#server = server
-    this.limits = limits
-  }
-
-  /** @param host `address:port` of what it stands before. */
-  static async start(host: string, limits: number[]): Promise<CuttingProxy> {
-    const server = createServer()
-    const proxy = new CuttingProxy(server, limits)
-    const [address = "", port = ""] = host.split(":")
-    server.on("connection", (client) => proxy.#join(client, connect(Number(port), address)))
-    const listening = Promise.withResolvers<void>()
-    server.listen(0, "127.0.0.1", () => listening.resolve())
-    await listening.promise
-    return proxy
-  }
-
-  get host(): string {
-    // A server on TCP has an address with a port.
-    return `127.0.0.1:${(this.#server.address() as AddressInfo).port}`
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    for (const socket of this.#sockets) socket.destroy()
-    const closed = Promise.withResolvers<void>()
-    this.#server.close(() => closed.resolve())
-    await closed.promise
-  }
-
-  #join(client: Socket, upstream: Socket): void {
-    let left = this.limits.shift() ?? Infinity
-    const cut = () => {
-      client.destroy()
-      upstream.destroy()
-    }
-    for (const socket of [client, upstream]) {
-      this.#sockets.add(socket)
-      socket.on("error", cut)
-      socket.on("close", () => {
-        this.#sockets.delete(socket)
-        cut()
-      })
-    }
-    client.on("data", (bytes) => upstream.write(bytes))
-    upstream.on("data", (bytes: Buffer) => {
-      client.write(bytes.subarray(0, Math.min(left, bytes.length)))
-      left -= bytes.length
-      if (left > 0) return
-      this.cuts++
-      client.end()
-      setTimeout(cut, 10)
-    })
-  }
 }

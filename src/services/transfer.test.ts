@@ -5,8 +5,9 @@ import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from "nod
 import { dirname, join } from "node:path"
 
 import { encodeGguf, type GgufInput, packStrings, text, u32 } from "../gguf/write.ts"
+import { CuttingProxy } from "../registry/cutting-proxy.ts"
 import { rangeReply } from "../registry/fake-hub.ts"
-import { CuttingProxy, FakeRegistry, slowReply } from "../registry/fake-registry.ts"
+import { FakeRegistry, slowReply } from "../registry/fake-registry.ts"
 import { formatNote } from "../registry/parts.ts"
 import { PATIENCE } from "../registry/retry.ts"
 import type { Device } from "../runner/devices.ts"
