@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test"
 import { rejects } from "node:assert/strict"
 import { hash, randomBytes } from "node:crypto"
-import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, readdirSync, statfsSync, statSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 
 import { encodeGguf, type GgufInput, packStrings, text, u32 } from "../gguf/write.ts"
@@ -441,6 +441,27 @@ describe("pull — manifests that nobody should send", () => {
       code: "unavailable",
       message: /^Cannot download to ".*": needs 4503 TB, .* free$/,
       hint: /Free some space/,
+    })
+    expect(registry.count(/blobs/)).toBe(0)
+  })
+})
+
+describe("pull — room", () => {
+  test("has to be there for all blobs together", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const { bavail, bsize } = statfsSync(machine.store.root)
+    const size = Math.round(bavail * bsize * 0.7)
+    const layer = (hex: string) => ({
+      mediaType: "application/vnd.ollama.image.model",
+      digest: `sha256:${hex.repeat(32)}`,
+      size,
+    })
+    const manifest = { schemaVersion: 2, config: layer("ab"), layers: [layer("cd")] }
+    registry.manifests.set("me/m:latest", Buffer.from(JSON.stringify(manifest)))
+    await rejects(machine.pull(`${registry.host}/me/m`), {
+      code: "unavailable",
+      message: /^Cannot download to ".*blobs": needs .*, .* free$/,
     })
     expect(registry.count(/blobs/)).toBe(0)
   })

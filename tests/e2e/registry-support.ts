@@ -159,7 +159,8 @@ export function dockerConfig(world: World, host: string, password: string): stri
 export async function fetchedBytes(store: string, bytes: number): Promise<number> {
   for (let tries = 0; ; tries++) {
     const folder = join(store, "blobs")
-    const notes = readdirSync(folder).filter((file) => /-partial-\d+$/.test(file))
+    const files = existsSync(folder) ? readdirSync(folder) : []
+    const notes = files.filter((file) => /-partial-\d+$/.test(file))
     const sum = notes.reduce((total, file) => {
       const { Completed } = JSON.parse(readFileSync(join(folder, file), "utf8")) as {
         Completed: number

@@ -421,10 +421,9 @@ describe.skipIf(NO_REGISTRY !== undefined)(
       storage.fault = (request) => {
         seen.storage.add(request.headers.get("Authorization"))
         const { pathname } = new URL(request.url)
-        const range = request.headers.get("Range") ?? ""
         // The address itself is the right to read: as a signed one.
         return fetch(`http://${registry.host}${pathname}`, {
-          headers: { Authorization: secret, Range: range },
+          headers: { Authorization: secret, Range: request.headers.get("Range") ?? "" },
         })
       }
       const store = newStore()
