@@ -113,6 +113,8 @@ export async function exchange(network: Network, request: HttpRequest): Promise<
     method,
     redirect: "manual",
     decompress: false,
+    // Bun gives up after five minutes by itself.
+    timeout: false,
     headers: { "User-Agent": network.userAgent, "Accept-Encoding": "identity", ...headers },
     signal: signal === undefined ? stop.signal : AbortSignal.any([signal, stop.signal]),
     ...(sent === undefined ? {} : { body: sent }),
@@ -121,6 +123,7 @@ export async function exchange(network: Network, request: HttpRequest): Promise<
   try {
     return await fetch(url, init)
   } catch (error) {
+    if (isStream) await body.return()
     signal?.throwIfAborted()
     const { aborted, reason } = stop.signal
     if (aborted && reason !== LATE) throw reason

@@ -103,6 +103,24 @@ describe("Upload — a registry that takes the parts", () => {
     expect(registry.etags).toEqual([etagOf(sender.content)])
   })
 
+  test.each([0, 1, 2])("a blob of %d bytes", async (bytes) => {
+    await using registry = new FakeRegistry()
+    using sender = new Sender(registry, bytes)
+    await sender.upload().run(NEVER)
+    expect(sender.hasArrived()).toBe(true)
+    expect(registry.count(/^POST/)).toBe(1)
+  })
+
+  test("one that takes parts and has nothing of them is given up", async () => {
+    await using registry = new FakeRegistry()
+    using sender = new Sender(registry)
+    registry.fault = ({ method, path }) =>
+      method === "PATCH"
+        ? new Response(null, { status: 202, headers: { Location: path, Range: "0-0" } })
+        : undefined
+    await rejects(sender.upload().run(NEVER), { message: /^max retries exceeded: / })
+  })
+
   test("may read more slowly than it has to answer: what counts is that it goes on", async () => {
     await using registry = new FakeRegistry()
     using sender = new Sender(registry, 24 * MIB)

@@ -13,7 +13,7 @@ import { createHash } from "node:crypto"
 import type { Digest } from "../store/digest.ts"
 import { CriaError, errorMessage } from "../util/errors.ts"
 import type { RegistryClient } from "./client.ts"
-import { discard, faultOf, isPassing, type Network } from "./http.ts"
+import { discard, Fault, faultOf, isPassing, type Network } from "./http.ts"
 import { PartBody } from "./part-body.ts"
 import { type Patience, pauseAfter } from "./retry.ts"
 import { StorageParts } from "./storage.ts"
@@ -152,8 +152,10 @@ export class Upload {
       return undefined
     }
     await discard(response)
-    const offset = stored(response)
-    if (offset === undefined || offset > this.totalBytes) return undefined
+    const there = stored(response)
+    if (there === undefined || there > this.totalBytes) return undefined
+    // Nothing is written as 0-0, the same as one byte: to send that one again does no harm.
+    const offset = there === 1 ? 0 : there
     this.#advance(offset)
     const next = response.headers.has("Location") ? await client.uploadUrl(response, url) : url
     return newSession(next, offset)
@@ -190,16 +192,17 @@ export class Upload {
     } else throw await client.failure(response, `Sent ${digest}`)
     session.parts.push(body)
     session.offset = session.storage === undefined ? (stored(response) ?? end) : end
+    if (session.offset <= range.start) throw notTaken(session.url)
     this.#advance(session.offset)
     notes.save(client.base, digest, session.url)
   }
 
-  async #finish({ start, url, parts }: Session, signal: AbortSignal): Promise<void> {
+  async #finish({ url, parts }: Session, signal: AbortSignal): Promise<void> {
     const { client, digest } = this.#job
     const target = new URL(url)
     target.searchParams.set("digest", digest)
-    // Of parts that an earlier session has sent nothing is known.
-    if (start === 0) {
+    // Of parts that an earlier session has sent, or that were taken in pieces, nothing is known.
+    if (parts.reduce((sum, { size }) => sum + size, 0) === this.totalBytes) {
       const digests = parts.map(({ md5 }) => md5 ?? Buffer.alloc(0))
       const etag = createHash("md5").update(Buffer.concat(digests)).digest("hex")
       target.searchParams.set("etag", `${etag}-${parts.length}`)
@@ -253,6 +256,10 @@ function newSession(url: URL, offset: number): Session {
 /** Bytes that the registry has, by its `Range` header: `0-99` is 100 of them. */
 function stored(response: Response): number | undefined {
   const [, end] = /^(?:bytes=)?0-(\d+)$/.exec(response.headers.get("Range") ?? "") ?? []
-  // Nothing is written as 0-0, the same as one byte: to send that one again does no harm to those who check.
-  return end === undefined ? undefined : end === "0" ? 0 : Number(end) + 1
+  return end === undefined ? undefined : Number(end) + 1
+}
+
+function notTaken({ host }: URL): CriaError {
+  const text = `"${host}" takes a part and has none of it`
+  return new CriaError("unavailable", text, { cause: new Fault("broken") })
 }

@@ -122,6 +122,20 @@ describe("push", () => {
     ])
   })
 
+  test("a token that is not to be had right now is asked for again", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const weights = machine.folder.blob("application/vnd.ollama.image.model", "weights")
+    machine.folder.model(`${registry.host}/me/m`, [weights])
+    registry.fault = ({ path, headers, nth }) => {
+      if (path === "/token" && nth < 2) return new Response("busy", { status: 503 })
+      if (path === "/token") return Response.json({ token: "secret" })
+      return headers.get("Authorization") === "Bearer secret" ? undefined : challenge(registry)
+    }
+    expect((await machine.push(`${registry.host}/me/m`)).at(-1)?.status).toBe("success")
+    expect(registry.blobs.has(weights.digest)).toBe(true)
+  })
+
   test("a model that is not installed, and one whose blob is damaged", async () => {
     await using registry = new FakeRegistry()
     await using machine = new Machine()
