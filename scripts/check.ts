@@ -237,8 +237,9 @@ wins. A value that cannot be read gives a warning and the default.
 ${rows.join("\n")}
 
 Registries are reached through \`HTTPS_PROXY\` (\`HTTP_PROXY\` for those without TLS) except for the hosts in
-\`NO_PROXY\`, separated by commas. Loopback addresses are never reached through a proxy. \`DOCKER_CONFIG\` and \`HF_TOKEN\` are
-used as Docker and Hugging Face document them.
+\`NO_PROXY\`, separated by commas. Loopback addresses are never reached through a proxy. \`DOCKER_CONFIG\`, \`HF_TOKEN\`
+and \`HF_ENDPOINT\` are used as Docker and Hugging Face document them: the host of \`HF_ENDPOINT\` is a mirror, and a model is
+pulled from it as \`<host>/user/repository\`.
 `
 }
 

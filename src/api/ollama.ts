@@ -169,6 +169,8 @@ export interface FitReply {
     readonly quant: string
     readonly tag: string
     readonly size: number
+    /** More than one when the repository has it in parts. */
+    readonly files: number
     /** Where it would be. */
     readonly place: "gpu" | "partly" | "cpu" | "none"
     /** Tokens of the longest context that fits. */

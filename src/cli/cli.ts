@@ -14,7 +14,7 @@ import type { RunFlags } from "./commands/run.ts"
 import type { ServeFlags } from "./commands/serve.ts"
 import type { ShowFlags } from "./commands/show.ts"
 import type { PullFlags, TransferFlags } from "./commands/transfer.ts"
-import { connect } from "./connect.ts"
+import { connect, connectToChange } from "./connect.ts"
 import { printError } from "./output.ts"
 
 /** Runs a command. Errors go to stderr in one line, and the exit status is 1. */
@@ -153,7 +153,8 @@ function addCreate(program: Command, config: Config): void {
     .option("--json", "print progress as lines of JSON")
     .action(async (model: string, flags: CreateFlags) => {
       const { create } = await import("./commands/create.ts")
-      await create(await connect(config), config, model, flags)
+      await using server = await connectToChange(config)
+      await create(server.client, config, model, flags)
     })
 }
 
@@ -163,14 +164,16 @@ function addChanges(program: Command, config: Config): void {
     .description("Copy a model")
     .action(async (source: string, destination: string) => {
       const { copy } = await import("./commands/models.ts")
-      await copy(await connect(config), source, destination)
+      await using server = await connectToChange(config)
+      await copy(server.client, source, destination)
     })
   program
     .command("rm <model...>")
     .description("Remove models")
     .action(async (models: string[]) => {
       const { remove } = await import("./commands/models.ts")
-      await remove(await connect(config), models)
+      await using server = await connectToChange(config)
+      await remove(server.client, models)
     })
 }
 

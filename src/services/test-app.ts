@@ -14,6 +14,7 @@ import type { ChatEvent } from "../chat/message.ts"
 import { type Config, readConfig } from "../config.ts"
 import { encodeGguf, type GgufInput, packStrings, text, u32 } from "../gguf/write.ts"
 import { Pool } from "../pool/pool.ts"
+import { mirrorHost } from "../registry/hub.ts"
 import { loadIdentity } from "../registry/identity.ts"
 import type { AnswerRequest, EngineStatus, LoadedFacts, LoadOptions } from "../runner/protocol.ts"
 import { blobFilePath, parseDigest } from "../store/digest.ts"
@@ -191,16 +192,16 @@ export class TestApp implements App {
     this.transfers = new Transfers({
       stores: this.stores,
       cache: join(this.folder.root, "cache"),
-      network: { userAgent: "cria/test", replyMs: 10_000 },
+      network: { userAgent: "cria/test", replyMs: 10_000, sendMs: 10_000, storeMs: 10_000 },
       auth: {
         credential: () => Promise.resolve(undefined),
         identity: () => loadIdentity([join(this.folder.root, "id_ed25519")]),
         realms: [],
       },
+      hub: { token: undefined, mirror: mirrorHost(env["HF_ENDPOINT"]) },
       policy: this.config,
       hardware: {
         cacheType: "f16",
-        token: undefined,
         devices: () => Promise.resolve([]),
       },
       patience: { tries: 3, pauseMs: 1, pauseMsMax: 5, stallMs: 1000, stealMs: 200 },

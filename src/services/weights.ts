@@ -19,7 +19,7 @@ import { placeFile } from "../store/place.ts"
 import type { ModelStore } from "../store/store.ts"
 import type { StoreWriter } from "../store/writer.ts"
 import { CriaError, errorMessage } from "../util/errors.ts"
-import type { Progress } from "./progress.ts"
+import { type Progress, watched } from "./progress.ts"
 import { checkQuantization, fileTypeOf } from "./quantization.ts"
 import { Workspace } from "./workspace.ts"
 
@@ -62,8 +62,7 @@ export async function* ggufLayers(
     const digest = files.get(names[0] ?? "")
     if (digest === undefined) continue
     if (names.length > 1) {
-      yield { status: `merging ${names.length} parts` }
-      layers.push(await mergeParts(parts, name, pick(files, names), signal))
+      layers.push(yield* mergeParts(parts, name, pick(files, names), signal))
     } else {
       const path = await ensureOwn(parts, digest, signal)
       layers.push(describeFile({ digest, path, label: name, isNew: false }))
@@ -83,25 +82,53 @@ function pick(files: ReadonlyMap<string, Digest>, names: readonly string[]): Map
   return new Map([...files].filter(([name]) => names.includes(name)))
 }
 
-async function mergeParts(
+/**
+ * Makes one file of the parts of a split model.
+ *
+ * @param prefix What errors call it.
+ * @param files Names that end as the header of each part says, and the blobs.
+ * @throws {CriaError} `invalid-input` when they do not belong together, `unavailable` when the result cannot be written.
+ */
+export async function* mergeParts(
   parts: CreateParts,
   prefix: string,
   files: ReadonlyMap<string, Digest>,
   signal: AbortSignal,
-): Promise<WeightsLayer> {
+): AsyncGenerator<Progress, WeightsLayer> {
+  const status = `merging ${files.size} parts`
+  yield { status }
   using workspace = new Workspace(parts.writer.root)
   const paths: string[] = []
   for (const [name, digest] of files) {
     paths.push(workspace.add(name, await ensureOwn(parts, digest, signal)))
   }
+  const total = paths.reduce((sum, path) => sum + statSync(path).size, 0)
+  const stop = new AbortController()
+  const both = AbortSignal.any([signal, stop.signal])
   try {
     const [first = ""] = paths.toSorted()
     const model = readModel(first, { label: prefix })
     if (model.paths.length !== files.size) {
       throw new Error(`it has ${model.paths.length} parts, ${files.size} given`)
     }
-    const content = encodeGguf(mergedContent(model))
-    const { digest, isNew } = await parts.writer.putStream(content, { signal })
+    const content = new Counted(encodeGguf(mergedContent(model)))
+    const done = parts.writer.putStream(content, { signal: both })
+    const work = {
+      get completedBytes() {
+        return content.bytes
+      },
+      done,
+    }
+    try {
+      for await (const completed of watched(work, signal)) {
+        yield { status, digest: NO_DIGEST, total, completed: Math.min(completed, total) }
+      }
+    } finally {
+      stop.abort(new CriaError("unavailable", "the merge was cancelled"))
+      await done.catch(() => {})
+    }
+    const { digest, isNew } = await done
+    yield { status, digest: NO_DIGEST, total, completed: total }
     const path = await ensureOwn(parts, digest, signal)
     return describeFile({ digest, path, label: prefix, isNew })
   } catch (error) {
@@ -109,6 +136,23 @@ async function mergeParts(
     if (error instanceof CriaError && error.code === "unavailable") throw error
     const text = `split GGUF ${JSON.stringify(prefix)}: ${errorMessage(error)}`
     throw new CriaError("invalid-input", text, { cause: error })
+  }
+}
+
+/** A stream that knows how much of it has been read. */
+class Counted implements AsyncIterable<Uint8Array> {
+  bytes = 0
+  readonly #source: AsyncIterable<Uint8Array>
+
+  constructor(source: AsyncIterable<Uint8Array>) {
+    this.#source = source
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void> {
+    for await (const chunk of this.#source) {
+      this.bytes += chunk.length
+      yield chunk
+    }
   }
 }
 

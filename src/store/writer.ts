@@ -75,9 +75,20 @@ export class StoreWriter {
     return `${this.blobPath(digest)}-partial${suffix}`
   }
 
+  /** The folder of blobs, which is made when it is not there. */
+  blobsFolder(): string {
+    const folder = join(this.root, "blobs")
+    try {
+      mkdirSync(folder, { recursive: true })
+    } catch (error) {
+      throw cannotWrite(folder, error)
+    }
+    return folder
+  }
+
   /** A new name in the folder of blobs, for a file that is to be adopted. */
   temporaryPath(): string {
-    return join(this.#blobsFolder(), `sha256-tmp-${randomBytes(12).toString("hex")}`)
+    return join(this.blobsFolder(), `sha256-tmp-${randomBytes(12).toString("hex")}`)
   }
 
   /**
@@ -226,16 +237,6 @@ export class StoreWriter {
     removeFile(path)
     removeEmptyFolders(dirname(path), manifestsFolder(this.root))
     return true
-  }
-
-  #blobsFolder(): string {
-    const folder = join(this.root, "blobs")
-    try {
-      mkdirSync(folder, { recursive: true })
-    } catch (error) {
-      throw cannotWrite(folder, error)
-    }
-    return folder
   }
 }
 

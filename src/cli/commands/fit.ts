@@ -25,9 +25,9 @@ export async function showFit(
 
 /** The table and what it was measured against. */
 export function fitText({ memory, quants }: FitReply): string {
-  const rows = quants.map(({ quant, size, place, context, chosen }) => [
+  const rows = quants.map(({ quant, size, files, place, context, chosen }) => [
     chosen ? `${quant} *` : quant,
-    formatBytes(size),
+    files > 1 ? `${formatBytes(size)} in ${files} files` : formatBytes(size),
     PLACES[place],
     place === "none" ? "-" : String(context),
   ])

@@ -8,7 +8,7 @@ import type { ProgressReply } from "../../api/ollama.ts"
 import type { Client } from "../../client/client.ts"
 import type { Config } from "../../config.ts"
 import { CriaError, errorMessage, toCriaError } from "../../util/errors.ts"
-import { connectOrStart } from "../connect.ts"
+import { connectOrStart, connectToChange } from "../connect.ts"
 import { ProgressDisplay } from "../progress.ts"
 
 /** Flags of both commands. */
@@ -36,7 +36,9 @@ export async function push(config: Config, model: string, flags: TransferFlags):
   const { insecure, json } = flags
   const isDone = await transfer(config, flags, (client, signal) =>
     client.push({ model, insecure }, signal),
-  )
+  ).catch((error: unknown) => {
+    throw pushError(error)
+  })
   if (!isDone || json === true) return
   console.log(`\nYou can find your model at:\n\n\t${addressOf(model)}`)
 }
@@ -59,7 +61,9 @@ async function transfer(
   const interrupt = new AbortController()
   process.once("SIGINT", () => interrupt.abort(new CriaError("unavailable", "interrupted")))
   try {
-    await using connection = await connectOrStart(config)
+    await using connection = config.allowsChanges
+      ? await connectOrStart(config)
+      : await connectToChange(config)
     const lines = request(connection.client, interrupt.signal)
     if (json) for await (const line of lines) console.log(JSON.stringify(line))
     else await display(lines)
@@ -70,7 +74,7 @@ async function transfer(
       return false
     }
     if (json) console.log(JSON.stringify({ error: errorMessage(error) }))
-    throw worded(error)
+    throw error
   }
 }
 
@@ -79,7 +83,8 @@ async function display(lines: AsyncIterable<ProgressReply>): Promise<void> {
   for await (const line of lines) progress.show(line, performance.now())
 }
 
-function worded(error: unknown): unknown {
+/** A push that is refused, in Ollama's words. */
+export function pushError(error: unknown): unknown {
   const { code, message, hint } = toCriaError(error)
   if (!/access denied|unauthorized/.test(message)) return error
   const text =
