@@ -81,7 +81,12 @@ export class NativeBackend implements EmbeddingBackend {
   }
 
   lastPosition(sequence: number): number {
-    return this.#context.range(sequence)[1]
+    return this.range(sequence)[1]
+  }
+
+  /** First and last position that a sequence holds, −1 when empty. */
+  range(sequence: number): readonly [first: number, last: number] {
+    return this.#context.range(sequence)
   }
 
   embedding(sequence: number): Float32Array {

@@ -153,15 +153,15 @@ export class NativeContext implements Disposable {
 
   /** State of a sequence as bytes that {@link restore} takes. */
   save(sequence: number): Uint8Array {
-    const size = this.#functions.cria_state_size(this.#handle, sequence, 0)
+    const size = this.#functions.cria_state_size(this.#handle, sequence)
     const data = new Uint8Array(this.#library.check(size, "Cannot save a sequence"))
-    const written = this.#functions.cria_state_get(this.#handle, sequence, 0, data, data.length)
+    const written = this.#functions.cria_state_get(this.#handle, sequence, data, data.length)
     return data.subarray(0, this.#library.check(written, "Cannot save a sequence"))
   }
 
   /** Puts a saved state into a sequence. @throws {CriaError} When it does not fit this context. */
   restore(sequence: number, data: Uint8Array): void {
-    const read = this.#functions.cria_state_set(this.#handle, sequence, 0, data, data.length)
+    const read = this.#functions.cria_state_set(this.#handle, sequence, data, data.length)
     this.#library.check(read, "Cannot restore a sequence", "invalid-input")
   }
 

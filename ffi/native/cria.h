@@ -24,7 +24,7 @@
 #endif
 
 /* Raised whenever a signature, the step block or the meaning of a JSON field changes. */
-#define CRIA_ABI_VERSION 2
+#define CRIA_ABI_VERSION 3
 
 #ifdef __cplusplus
 extern "C" {
@@ -127,15 +127,14 @@ CRIA_API int32_t  cria_embedding(int32_t context, int32_t sequence, float * out,
 /* 1 removed, 0 the memory kind cannot do that. p1 < 0: to the end. */
 CRIA_API int32_t cria_sequence_remove(int32_t context, int32_t sequence, int32_t p0, int32_t p1);
 CRIA_API int32_t cria_sequence_copy(int32_t context, int32_t source, int32_t target, int32_t p0, int32_t p1);
-CRIA_API int32_t cria_sequence_shift(int32_t context, int32_t sequence, int32_t p0, int32_t p1, int32_t delta);
 /* range[0] = first, range[1] = last position held, -1 when empty. */
 CRIA_API int32_t cria_sequence_range(int32_t context, int32_t sequence, int32_t * range);
 CRIA_API int32_t cria_memory_clear(int32_t context);
-/* State of one sequence. flags: 1 only the part that cannot be rolled back (sliding window, recurrent). */
-CRIA_API int64_t cria_state_size(int32_t context, int32_t sequence, int32_t flags);
-CRIA_API int64_t cria_state_get(int32_t context, int32_t sequence, int32_t flags, uint8_t * data, int64_t capacity);
-CRIA_API int64_t cria_state_set(int32_t context, int32_t sequence, int32_t flags, const uint8_t * data,
-                                int64_t length);
+/* All that a sequence holds, as bytes for a context of the same model and cache types. A state that
+ * cannot be restored leaves the sequence empty. */
+CRIA_API int64_t cria_state_size(int32_t context, int32_t sequence);
+CRIA_API int64_t cria_state_get(int32_t context, int32_t sequence, uint8_t * data, int64_t capacity);
+CRIA_API int64_t cria_state_set(int32_t context, int32_t sequence, const uint8_t * data, int64_t length);
 
 /* ---- samplers ---------------------------------------------------------------------------------- */
 

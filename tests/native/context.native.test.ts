@@ -215,8 +215,8 @@ describe("what would end the process in llama.cpp", () => {
     assert.throws(() => context.range(99), /sequence is 99/)
     assert.throws(() => context.restore(0, Uint8Array.of(1, 2, 3)), { code: "invalid-input" })
     assert.throws(() => context.embedding(0), /the last step computed no such embedding/)
-    const shift = library.functions.cria_sequence_shift
-    assert.ok(shift(1_000_000, 0, 0, -1, 1) < 0)
+    const remove = library.functions.cria_sequence_remove
+    assert.ok(remove(1_000_000, 0, 0, -1) < 0)
   })
 
   test("is refused for handles that were freed", async () => {
