@@ -61,6 +61,11 @@ describe("makeModel()", () => {
       "tiny-lfm2",
       { architecture: "lfm2", isHybrid: true, headCountKv: 2, keyElementsPerToken: 2 * 2 * 64 },
     ],
+    ["tiny-cohere2", { architecture: "cohere2", blockCount: 4, slidingWindow: 128 }],
+    [
+      "tiny-granitehybrid",
+      { architecture: "granitehybrid", isHybrid: true, keyElementsPerToken: 2 * 2 * 64 },
+    ],
     [
       "tiny-mamba2",
       { architecture: "mamba2", isRecurrent: true, headCount: 0, keyElementsPerToken: 0 },
