@@ -93,7 +93,9 @@ CRIA_API int32_t cria_tokenize(int32_t model, const uint8_t * text, int32_t leng
  *  "pooling": "model"|"none"|"mean"|"cls"|"last", "offload_kv": bool, "swa_full": bool, "top": int,
  *  "pins": int}
  * pins: sequence ids beyond "sequences", where the memory can share any beginning of a sequence; ignored elsewhere.
- * With pins, id 0 is for cria_state_get() and cria_state_set(). */
+ * swa_full: keep the cells that have left a sliding window, so that any beginning can be shared. It takes two of
+ * llama.cpp's ids a sequence, so there are at most 128.
+ * With pins or swa_full, id 0 is for cria_state_get() and cria_state_set(). */
 CRIA_API int32_t cria_context_new(int32_t model, const uint8_t * json, int32_t length);
 CRIA_API int32_t cria_context_free(int32_t context);
 /* Text: what the context really has; see ffi/native.ts ContextInfo. */
@@ -130,7 +132,7 @@ CRIA_API int32_t cria_sequence_copy(int32_t context, int32_t source, int32_t tar
 /* range[0] = first, range[1] = last position held, -1 when empty. */
 CRIA_API int32_t cria_sequence_range(int32_t context, int32_t sequence, int32_t * range);
 CRIA_API int32_t cria_memory_clear(int32_t context);
-/* All that a sequence holds, as bytes for a context of the same model and cache types. A state that
+/* All that a sequence holds, as bytes for a context of the same model, cache types and kind of window. A state that
  * cannot be restored leaves the sequence empty. */
 CRIA_API int64_t cria_state_size(int32_t context, int32_t sequence);
 CRIA_API int64_t cria_state_get(int32_t context, int32_t sequence, uint8_t * data, int64_t capacity);

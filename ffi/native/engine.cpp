@@ -230,6 +230,7 @@ int32_t Context::decode() {
     for (int32_t r = 0; r < n_rows_; r++) wanted_[block_.row_index()[r]] = 1;
     const int32_t rc = llama_decode(ctx_, batch);
     if (rc == 0) llama_synchronize(ctx_);
+    else sequences_->leave(batch, block_.sequence());
     return rc;
 }
 

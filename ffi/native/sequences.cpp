@@ -1,3 +1,12 @@
+// How sequences hold cells.
+//
+// A cell of llama.cpp belongs to any number of sequences, so sharing copies nothing. There are two exceptions to
+// "whoever holds a cell keeps it", both about sliding windows:
+//
+//   - A cell that only one sequence holds, and that has left its window, is taken for other tokens, even where the
+//     memory was made for all cells and has empty ones. So where all are to be kept, each sequence has a twin: a second
+//     id that always holds the same cells. They cost nothing in a step, as attention looks at the first id only.
+//   - A state is saved without cells outside of the window. So it is saved in pieces no longer than a window.
 #include "sequences.hpp"
 
 #include <algorithm>
@@ -12,6 +21,20 @@ namespace {
 // Only used to save and restore, see cria.h.
 constexpr llama_seq_id STAGING = 0;
 
+// What a state begins with. Then come the pieces, each with its length in front.
+struct StateHeader {
+    uint64_t mark;
+    uint64_t window;  // that the pieces are cut to, 0 where there is one piece
+    uint64_t pieces;
+};
+
+constexpr uint64_t STATE_MARK = 0x0165746174537243;
+constexpr size_t WORD = sizeof(uint64_t);
+constexpr const char * MISMATCH = "the state does not fit this context";
+
+// The twin of a sequence has its id and this.
+llama_seq_id twin_offset() { return static_cast<llama_seq_id>(llama_max_parallel_sequences() / 2); }
+
 }  // namespace
 
 Sequences::Sequences(const Model & model, llama_context * ctx, const llama_context_params & params, int32_t pins)
@@ -19,19 +42,24 @@ Sequences::Sequences(const Model & model, llama_context * ctx, const llama_conte
     if (!params.embeddings) removal_ = common_context_can_seq_rm(ctx);
     classify(params, pins);
     const size_t batch = llama_n_batch(ctx);
-    ids_.assign(batch, 0);
-    id_counts_.assign(batch, 1);
-    for (llama_seq_id & id : ids_) id_pointers_.push_back(&id);
+    const auto each = static_cast<size_t>(owners());
+    ids_.assign(batch * each, 0);
+    id_counts_.assign(batch, owners());
+    for (size_t i = 0; i < batch; i++) id_pointers_.push_back(ids_.data() + i * each);
 }
 
 // A unified cache of plain cells takes any id up to 255, whatever n_seq_max is, and shares any cell. A sliding
 // window that is not kept whole loses what it leaves behind, and a recurrent state has no parts.
 void Sequences::classify(const llama_context_params & params, int32_t pins) {
     const bool has_states = llama_model_is_recurrent(model_.model) || llama_model_is_hybrid(model_.model);
-    const bool is_complete = llama_model_n_swa(model_.model) == 0 || params.swa_full;
+    const int32_t window = llama_model_n_swa(model_.model);
+    const bool is_complete = window == 0 || params.swa_full;
     shares_prefixes_ =
         memory_ != nullptr && removal_ == COMMON_CONTEXT_SEQ_RM_TYPE_PART && !has_states && is_complete;
-    count_ = n_seq_max_ + (shares_prefixes_ ? pins : 0);
+    count_ = n_seq_max_;
+    if (!shares_prefixes_) return;
+    window_ = window;
+    count_ = std::min(n_seq_max_ + pins, window > 0 ? twin_offset() : n_seq_max_ + pins);
 }
 
 const char * Sequences::kind() const {
@@ -70,16 +98,29 @@ void Sequences::require_memory() const {
 // ---- steps
 
 void Sequences::enter(llama_batch & batch, const int32_t * sequences) {
-    std::copy(sequences, sequences + batch.n_tokens, ids_.begin());
+    const int32_t each = owners();
+    for (int32_t i = 0; i < batch.n_tokens; i++) {
+        for (int32_t k = 0; k < each; k++) ids_[i * each + k] = sequences[i] + k * twin_offset();
+    }
     batch.n_seq_id = id_counts_.data();
     batch.seq_id = id_pointers_.data();
+}
+
+// llama.cpp takes the tokens of a failed step out of the first id of each only.
+void Sequences::leave(const llama_batch & batch, const int32_t * sequences) {
+    if (owners() == 1) return;
+    for (int32_t i = 0; i < batch.n_tokens; i++) {
+        const llama_pos end = llama_memory_seq_pos_max(memory_, sequences[i]) + 1;
+        llama_memory_seq_rm(memory_, sequences[i] + twin_offset(), end, -1);
+    }
 }
 
 // ---- cells
 
 bool Sequences::remove(int32_t sequence, int32_t p0, int32_t p1) {
     require(sequence);
-    return memory_ != nullptr && llama_memory_seq_rm(memory_, sequence, p0, p1);
+    if (memory_ == nullptr || !llama_memory_seq_rm(memory_, sequence, p0, p1)) return false;
+    return owners() == 1 || llama_memory_seq_rm(memory_, sequence + twin_offset(), p0, p1);
 }
 
 void Sequences::copy(int32_t source, int32_t target, int32_t p0, int32_t p1) {
@@ -87,7 +128,9 @@ void Sequences::copy(int32_t source, int32_t target, int32_t p0, int32_t p1) {
     require(target);
     require_memory();
     if (!shares_prefixes_ && (p0 > 0 || p1 >= 0)) fail_state("this kind of memory can only copy whole sequences");
-    llama_memory_seq_cp(memory_, source, target, p0, p1);
+    for (int32_t k = 0; k < owners(); k++) {
+        llama_memory_seq_cp(memory_, source, target + k * twin_offset(), p0, p1);
+    }
 }
 
 void Sequences::range(int32_t sequence, int32_t * range) const {
@@ -102,49 +145,87 @@ void Sequences::clear() {
 
 // ---- states
 
-// llama.cpp writes which cells a sequence has only for ids below n_seq_max. Those above are saved under this one.
+// The id under which llama.cpp can save a sequence. It writes which cells one has only for ids below n_seq_max.
 llama_seq_id Sequences::saved_as(int32_t sequence) const {
     require(sequence);
     require_memory();
-    return sequence < n_seq_max_ ? sequence : STAGING;
+    if (sequence < n_seq_max_ && window_ == 0) return sequence;
+    if (sequence == STAGING) fail_state("sequence 0 is used to save and restore others");
+    return STAGING;
 }
 
-// Calls body with an id that holds a sequence and can be saved.
-template <typename F> size_t Sequences::with_saved(int32_t sequence, F && body) {
+// Calls body with an id that holds all of a sequence or, one after the other, pieces of it that can be saved whole.
+template <typename F> void Sequences::each_piece(int32_t sequence, F && body) {
     const llama_seq_id id = saved_as(sequence);
     if (id == sequence) return body(id);
-    llama_memory_seq_cp(memory_, sequence, id, -1, -1);
-    const size_t result = body(id);
-    llama_memory_seq_rm(memory_, id, -1, -1);
-    return result;
+    const llama_pos end = llama_memory_seq_pos_max(memory_, sequence) + 1;
+    const llama_pos step = window_ > 0 ? window_ : std::max(end, 1);
+    for (llama_pos p0 = 0; p0 < end; p0 += step) {
+        llama_memory_seq_cp(memory_, sequence, id, p0, p0 + step);
+        body(id);
+        llama_memory_seq_rm(memory_, id, -1, -1);
+    }
 }
 
 size_t Sequences::state_size(int32_t sequence) {
-    return with_saved(sequence, [&](llama_seq_id id) { return llama_state_seq_get_size_ext(ctx_, id, 0); });
+    size_t size = sizeof(StateHeader);
+    each_piece(sequence, [&](llama_seq_id id) { size += WORD + llama_state_seq_get_size_ext(ctx_, id, 0); });
+    return size;
 }
 
 size_t Sequences::save(int32_t sequence, uint8_t * data, size_t capacity) {
-    const size_t written = with_saved(
-        sequence, [&](llama_seq_id id) { return llama_state_seq_get_data_ext(ctx_, data, capacity, id, 0); });
-    if (written == 0) fail_native("the state of the sequence could not be read");
-    return written;
+    StateHeader header{STATE_MARK, static_cast<uint64_t>(window_), 0};
+    size_t end = sizeof(header);
+    bool fits = end <= capacity;
+    each_piece(sequence, [&](llama_seq_id id) {
+        fits = fits && capacity - end > WORD;
+        if (!fits) return;
+        const uint64_t size = llama_state_seq_get_data_ext(ctx_, data + end + WORD, capacity - end - WORD, id, 0);
+        fits = size > 0;
+        std::memcpy(data + end, &size, WORD);
+        end += WORD + size;
+        header.pieces++;
+    });
+    if (!fits) fail_native("the state of the sequence could not be read");
+    std::memcpy(data, &header, sizeof(header));
+    return end;
 }
 
 size_t Sequences::restore(int32_t sequence, const uint8_t * data, size_t length) {
+    saved_as(sequence);
+    remove(sequence, -1, -1);
+    StateHeader header{};
+    if (length >= sizeof(header)) std::memcpy(&header, data, sizeof(header));
+    if (header.mark != STATE_MARK || header.window != static_cast<uint64_t>(window_)) fail_native(MISMATCH);
+    size_t end = sizeof(header);
+    try {
+        for (uint64_t i = 0; i < header.pieces; i++) {
+            uint64_t size = 0;
+            if (length - end < WORD) fail_native(MISMATCH);
+            std::memcpy(&size, data + end, WORD);
+            end += WORD;
+            if (length - end < size) fail_native(MISMATCH);
+            restore_piece(sequence, data + end, size);
+            end += size;
+        }
+    } catch (...) {
+        // A memory of several parts (window and full attention, recurrent and attention) may have read some of it.
+        llama_memory_seq_rm(memory_, saved_as(sequence), -1, -1);
+        remove(sequence, -1, -1);
+        throw;
+    }
+    return end;
+}
+
+void Sequences::restore_piece(int32_t sequence, const uint8_t * data, size_t length) {
     LogCapture capture;
     const llama_seq_id id = saved_as(sequence);
-    const size_t read = llama_state_seq_set_data_ext(ctx_, data, length, id, 0);
-    if (read == 0) {
-        // A memory of several parts (window and full attention, recurrent and attention) may have read some.
-        llama_memory_seq_rm(memory_, id, -1, -1);
-        fail_native(capture.text("the state does not fit this context"));
+    if (llama_state_seq_set_data_ext(ctx_, data, length, id, 0) != length) fail_native(capture.text(MISMATCH));
+    if (id == sequence) return;
+    for (int32_t k = 0; k < owners(); k++) {
+        llama_memory_seq_cp(memory_, id, sequence + k * twin_offset(), -1, -1);
     }
-    if (id != sequence) {
-        llama_memory_seq_rm(memory_, sequence, -1, -1);
-        llama_memory_seq_cp(memory_, id, sequence, -1, -1);
-        llama_memory_seq_rm(memory_, id, -1, -1);
-    }
-    return read;
+    llama_memory_seq_rm(memory_, id, -1, -1);
 }
 
 }  // namespace cria

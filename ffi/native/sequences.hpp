@@ -1,4 +1,4 @@
-// The sequences of a context: which id of llama.cpp each has, what can be done with the cells it holds, and its
+// The sequences of a context: which ids of llama.cpp each has, what can be done with the cells it holds, and its
 // state as bytes. Everything here is legal only between steps.
 #pragma once
 
@@ -21,8 +21,10 @@ class Sequences {
 
     void require(int32_t sequence) const;
 
-    // Gives each token of a batch the id of its sequence.
+    // Gives each token of a batch the ids of its sequence.
     void enter(llama_batch & batch, const int32_t * sequences);
+    // Takes what a step that was not computed left behind.
+    void leave(const llama_batch & batch, const int32_t * sequences);
 
     // Positions p0 to p1 - 1; p1 < 0: to the end.
     bool remove(int32_t sequence, int32_t p0, int32_t p1);
@@ -41,6 +43,7 @@ class Sequences {
     int32_t n_seq_max_;
     common_context_seq_rm_type removal_ = COMMON_CONTEXT_SEQ_RM_TYPE_NO;
     bool shares_prefixes_ = false;  // any beginning of a sequence can be shared, not only all of it
+    int32_t window_ = 0;            // tokens of a window whose cells are all kept; 0 where there is none
     int32_t count_ = 0;             // legal ids: 0 to count_ - 1
 
     // What llama_batch points to.
@@ -49,9 +52,11 @@ class Sequences {
     std::vector<int32_t> id_counts_;
 
     void classify(const llama_context_params & params, int32_t pins);
+    int32_t owners() const { return window_ > 0 ? 2 : 1; }
     void require_memory() const;
     llama_seq_id saved_as(int32_t sequence) const;
-    template <typename F> size_t with_saved(int32_t sequence, F && body);
+    template <typename F> void each_piece(int32_t sequence, F && body);
+    void restore_piece(int32_t sequence, const uint8_t * data, size_t length);
 };
 
 }  // namespace cria
