@@ -66,6 +66,10 @@ export class NativeBackend implements EmbeddingBackend {
     this.#context.copySequence(source, target, { from, to })
   }
 
+  stateBytes(sequence: number): number {
+    return this.#context.stateBytes(sequence)
+  }
+
   saveSequence(sequence: number): Uint8Array | undefined {
     return this.#context.save(sequence)
   }

@@ -18,7 +18,7 @@ import type {
 import type { CacheType } from "../src/engine/cache-type.ts"
 import { assert } from "../src/util/errors.ts"
 import type { NativeModel } from "./model.ts"
-import { encode, isPending, type NativeLibrary } from "./native.ts"
+import { encode, hasFailed, isPending, type NativeLibrary } from "./native.ts"
 
 /** What a context is made of. */
 export interface ContextOptions {
@@ -151,12 +151,23 @@ export class NativeContext implements Disposable {
     return [range[0] ?? -1, range[1] ?? -1]
   }
 
-  /** State of a sequence as bytes that {@link restore} takes. */
-  save(sequence: number): Uint8Array {
+  /** Bytes that {@link save} would give. */
+  stateBytes(sequence: number): number {
     const size = this.#functions.cria_state_size(this.#handle, sequence)
-    const data = new Uint8Array(this.#library.check(size, "Cannot save a sequence"))
+    return this.#library.check(size, "Cannot save a sequence")
+  }
+
+  /**
+   * State of a sequence as bytes that {@link restore} takes; undefined when llama.cpp cannot read it, or when it is
+   * larger than an array can be (4 GiB in Bun).
+   */
+  save(sequence: number): Uint8Array | undefined {
+    const data = allocate(this.stateBytes(sequence))
+    if (data === undefined) return undefined
     const written = this.#functions.cria_state_get(this.#handle, sequence, data, data.length)
-    return data.subarray(0, this.#library.check(written, "Cannot save a sequence"))
+    return hasFailed(written)
+      ? undefined
+      : data.subarray(0, this.#library.check(written, "Cannot save a sequence"))
   }
 
   /** Puts a saved state into a sequence. @throws {CriaError} When it does not fit this context. */
@@ -208,6 +219,15 @@ export async function createContext(
   const job = model.library.functions.cria_context_new(model.handle, ...config)
   const handle = await model.library.finish(job, action, { nativeCode: "insufficient-memory" })
   return new NativeContext(model, handle)
+}
+
+function allocate(bytes: number): Uint8Array | undefined {
+  try {
+    return new Uint8Array(bytes)
+  } catch (error) {
+    if (error instanceof RangeError) return undefined
+    throw error
+  }
 }
 
 /** Views of the step block in the order that `cria.h` documents. */

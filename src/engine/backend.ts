@@ -102,7 +102,9 @@ export interface Backend extends AsyncDisposable {
   removeSequence(sequence: number, from: number, to: number): boolean
   /** Lets `target` hold the cells of `source` at positions `from` … `to` − 1 (−1: all), as `sharing` allows. */
   copySequence(source: number, target: number, from: number, to: number): void
-  /** State of a whole sequence; undefined when it cannot be read. */
+  /** Bytes that {@link saveSequence} would give; takes time, but copies no state. */
+  stateBytes(sequence: number): number
+  /** State of a whole sequence; undefined when it cannot be read, or is larger than one array can be. */
   saveSequence(sequence: number): Uint8Array | undefined
   /** Puts a saved state into an empty sequence, in cells of its own. False, and still empty, when it does not fit. */
   restoreSequence(sequence: number, state: Uint8Array): boolean

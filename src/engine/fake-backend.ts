@@ -154,6 +154,10 @@ export class FakeBackend implements Backend {
     this.#memory.copy(source, target, from, to)
   }
 
+  stateBytes(sequence: number): number {
+    return this.#memory.length(sequence) * Int32Array.BYTES_PER_ELEMENT
+  }
+
   saveSequence(sequence: number): Uint8Array {
     assert(this.#pending === undefined, "memory is touched while a step runs")
     return new Uint8Array(Int32Array.from(this.#memory.visible(sequence)).buffer)

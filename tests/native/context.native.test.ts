@@ -1,16 +1,18 @@
 import assert from "node:assert/strict"
 
 import { createContext } from "../../ffi/context.ts"
-import type { NativeModel } from "../../ffi/model.ts"
+import { loadModel, type NativeModel } from "../../ffi/model.ts"
+import type { NativeLibrary } from "../../ffi/native.ts"
 import {
-  describe,
-  test,
   decode,
+  DEMO,
+  describe,
   greedy,
   GREEDY,
   library,
   loadDemo,
   smallBackend,
+  test,
 } from "./support.ts"
 
 function tokensOf(model: NativeModel, text: string): Int32Array {
@@ -297,6 +299,7 @@ describe("memory", () => {
     const prompt = tokensOf(model, PROMPT)
     await decode(backend, { tokens: prompt.subarray(0, -1) })
     const saved = context.save(0)
+    assert.ok(saved !== undefined)
     context.restore(3, saved)
     const restored = await greedy(backend, prompt.subarray(-1), {
       count: 5,
@@ -315,4 +318,24 @@ describe("memory", () => {
       code: "invalid-input",
     })
   })
+
+  test("is as large as it says, and nothing where it cannot be read", async () => {
+    using model = await loadDemo()
+    await using backend = await smallBackend(model)
+    await decode(backend, { tokens: tokensOf(model, PROMPT), sequence: 1 })
+    assert.equal(backend.saveSequence(1)?.length, backend.stateBytes(1))
+    for (const broken of [{ cria_state_size: () => 2 ** 40 }, { cria_state_get: () => -3 }]) {
+      using other = await loadModel(withFunctions(broken), { paths: [DEMO] })
+      await using second = await smallBackend(other)
+      await decode(second, { tokens: tokensOf(other, PROMPT), sequence: 1 })
+      assert.equal(second.saveSequence(1), undefined)
+      assert.equal((await decode(second, { tokens: [1], sequence: 2 })).code, 0)
+    }
+  })
 })
+
+/** The library with some of its functions replaced. */
+function withFunctions(replaced: Partial<NativeLibrary["functions"]>): NativeLibrary {
+  const functions = { ...library.functions, ...replaced }
+  return Object.create(library, { functions: { value: functions } }) as NativeLibrary
+}
