@@ -4,6 +4,7 @@ import { createContext } from "../../ffi/context.ts"
 import { loadModel, type NativeModel } from "../../ffi/model.ts"
 import type { NativeLibrary } from "../../ffi/native.ts"
 import {
+  cutShort,
   decode,
   DEMO,
   describe,
@@ -62,17 +63,8 @@ describe("a step", () => {
     using model = await loadDemo()
     await using backend = await smallBackend(model)
     const prompt = tokensOf(model, PROMPT)
-    const { arrays } = backend
-    for (const [i, token] of prompt.entries()) {
-      arrays.token[i] = token
-      arrays.position[i] = i
-      arrays.sequence[i] = 0
-    }
-    backend.submit(prompt.length, 0)
-    backend.cancel()
-    const { code } = await backend.wait()
-    assert.ok(code === 2 || code === 0, `code ${code}`)
-    backend.removeSequence(0, 0, -1)
+    await cutShort(backend, { tokens: prompt })
+    assert.equal(backend.lastPosition(0), -1)
     const answer = await greedy(backend, prompt, { count: 3 })
     assert.equal(answer.map((token) => model.vocabulary.text(token)).join(""), "The capital of")
   })
