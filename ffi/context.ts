@@ -112,8 +112,8 @@ export class NativeContext implements Disposable {
       // oxlint-disable-next-line no-await-in-loop
       await nextTurn()
     } while (isPending(this.#library.check(wait(this.#handle, waitSliceMicros), action)))
-    const [code = 0, decodeMicros = 0, sampleMicros = 0] = this.#header
-    return { code, decodeMicros, sampleMicros }
+    const [code = 0, decodeMicros = 0, sampleMicros = 0, reusedGraphs = 0] = this.#header
+    return { code, decodeMicros, sampleMicros, reusedGraphs }
   }
 
   cancel(): void {

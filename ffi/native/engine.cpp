@@ -204,13 +204,14 @@ std::string Context::start() noexcept {
 std::string Context::step() noexcept {
     int32_t * header = block_.header();
     try {
+        const int32_t reused = llama_perf_context(ctx_).n_reused;
         const int64_t started = ggml_time_us();
         header[StepBlock::RC] = decode();
         const int64_t decoded = ggml_time_us();
         header[StepBlock::DECODE_US] = static_cast<int32_t>(decoded - started);
         if (header[StepBlock::RC] == 0) sample();
         header[StepBlock::SAMPLE_US] = static_cast<int32_t>(ggml_time_us() - decoded);
-        header[StepBlock::REUSED] = llama_perf_context(ctx_).n_reused;
+        header[StepBlock::REUSED] = llama_perf_context(ctx_).n_reused - reused;
         return "";
     } catch (const std::exception & e) {
         return e.what();

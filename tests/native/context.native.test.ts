@@ -59,6 +59,23 @@ describe("a step", () => {
     assert.deepEqual(beside, await greedy(alone, prompt, { count: 5 }))
   })
 
+  test("says whether it had to build its graph", async () => {
+    using model = await loadDemo()
+    await using backend = await smallBackend(model)
+    await decode(backend, { tokens: tokensOf(model, PROMPT) })
+    const reused: number[] = []
+    for (const count of [1, 1, 1, 2, 2]) {
+      for (let i = 0; i < count; i++) {
+        backend.arrays.token[i] = 1
+        backend.arrays.position[i] = backend.lastPosition(0) + 1 + i
+        backend.arrays.sequence[i] = 0
+      }
+      backend.submit(count, 0)
+      reused.push((await backend.wait()).reusedGraphs)
+    }
+    assert.deepEqual(reused, [0, 1, 1, 0, 1])
+  })
+
   test("can be cut short and computed again", async () => {
     using model = await loadDemo()
     await using backend = await smallBackend(model)
