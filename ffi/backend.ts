@@ -12,9 +12,6 @@ import { type ContextOptions, createContext, type NativeContext } from "./contex
 import type { NativeModel } from "./model.ts"
 import { encode, type NativeLibrary } from "./native.ts"
 
-/** Id 0 belongs to the shim, for saving and restoring. */
-const FIRST_SEQUENCE = 1
-
 /** A context of a model, seen as a backend. Owns the context, not the model. */
 export class NativeBackend implements EmbeddingBackend {
   readonly info: BackendInfo
@@ -31,8 +28,8 @@ export class NativeBackend implements EmbeddingBackend {
       cells: info.cells,
       batchTokens: info.batch,
       rows: info.rows,
-      firstSequence: FIRST_SEQUENCE,
-      sequences: info.sequences - FIRST_SEQUENCE,
+      firstSequence: info.first_sequence,
+      sequences: info.sequences - info.first_sequence,
       topLogprobs: info.top,
       vocabularyTokens: model.info.vocab.tokens,
       memory: info.memory,

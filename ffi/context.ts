@@ -26,7 +26,10 @@ export interface ContextOptions {
   readonly cells: number
   /** Most tokens in a step. */
   readonly batchTokens: number
-  /** Most sequences at once, and most sampled rows in a step. Id 0 is for saving and restoring, see `cria.h`. */
+  /**
+   * Most sequences at once, and most sampled rows in a step. Where any beginning of one can be shared, id 0 is for
+   * saving and restoring.
+   */
   readonly sequences: number
   /**
    * Sequence ids beyond that for cached prefixes, where the memory can share any beginning of a sequence. Together at
@@ -51,6 +54,8 @@ export interface ContextInfo {
   readonly batch: number
   readonly rows: number
   readonly sequences: number
+  /** Ids before it are for saving and restoring others. */
+  readonly first_sequence: number
   readonly top: number
   readonly memory: MemoryKind
   readonly removal: Removal

@@ -95,7 +95,7 @@ CRIA_API int32_t cria_tokenize(int32_t model, const uint8_t * text, int32_t leng
  * pins: sequence ids beyond "sequences", where the memory can share any beginning of a sequence; ignored elsewhere.
  * swa_full: keep the cells that have left a sliding window, so that any beginning can be shared. It takes two of
  * llama.cpp's ids a sequence, so there are at most 128.
- * With pins or swa_full, id 0 is for cria_state_get() and cria_state_set(). */
+ * Where any beginning can be shared, id 0 is for cria_state_get() and cria_state_set(). */
 CRIA_API int32_t cria_context_new(int32_t model, const uint8_t * json, int32_t length);
 CRIA_API int32_t cria_context_free(int32_t context);
 /* Text: what the context really has; see ffi/native.ts ContextInfo. */

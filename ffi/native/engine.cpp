@@ -84,6 +84,7 @@ common_json Context::info() const {
         {"batch", llama_n_ubatch(ctx_)},
         {"rows", params_.n_outputs_max},
         {"sequences", sequences_->count()},
+        {"first_sequence", sequences_->first()},
         {"top", top_},
         {"memory", sequences_->kind()},
         {"removal", sequences_->removal()},

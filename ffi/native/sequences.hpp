@@ -14,6 +14,8 @@ class Sequences {
     Sequences(const Model & model, llama_context * ctx, const llama_context_params & params, int32_t pins);
 
     int32_t count() const { return count_; }
+    // The ids before it are for saving and restoring others.
+    int32_t first() const { return shares_prefixes_ ? 1 : 0; }
     const char * kind() const;
     const char * removal() const;
     const char * sharing() const;

@@ -1,26 +1,34 @@
 import assert from "node:assert/strict"
 
+import { createBackend } from "../../ffi/backend.ts"
+import { loadModel } from "../../ffi/model.ts"
 import { makeModel } from "../../scripts/make-model.ts"
 import type { ShapeName } from "../../scripts/model-shapes.ts"
 import type { ChatEvent } from "../../src/chat/message.ts"
+import { kvBytesPerToken, modelFacts, windowBytesPerToken } from "../../src/gguf/facts.ts"
+import { readGguf } from "../../src/gguf/read.ts"
 import { LocalModel } from "../../src/model/local-model.ts"
-import type { AnswerRequest } from "../../src/model/request.ts"
-import { describe, Folder, GREEDY, library, test, VOCABULARIES } from "./support.ts"
+import type { AnswerRequest, LoadedFacts, LoadOptions } from "../../src/model/request.ts"
+import { decode, describe, Folder, GREEDY, library, test, VOCABULARIES } from "./support.ts"
 
 /**
  * A model of a kind, with random weights: what it says means nothing, but is always the same. With 32 bits throughout,
  * as `differential.ts` explains.
  */
-async function make(folder: Folder, shape: ShapeName): Promise<LocalModel> {
+async function make(
+  folder: Folder,
+  shape: ShapeName,
+  options: Partial<LoadOptions> = { parallel: 3 },
+): Promise<LocalModel> {
   const path = folder.file(`${shape}.gguf`)
   await makeModel({ shape, type: "F32", out: path, seed: 1, vocabDir: VOCABULARIES })
   return LocalModel.load(library, {
     name: shape,
     path,
     contextTokens: 256,
-    parallel: 3,
     flashAttention: "off",
     cacheType: "f32",
+    ...options,
   })
 }
 
@@ -74,6 +82,68 @@ describe("every kind of memory", () => {
       )
       assert.deepEqual(together, [...alone, ...alone])
       assert.equal(model.status.activeCells, 0)
+    })
+  }
+
+  for (const [shape, options, expected] of [
+    ["tiny-llama", {}, { runningMax: 64 }],
+    ["tiny-llama", { parallel: 200 }, { runningMax: 200 }],
+    ["tiny-gemma3", {}, { runningMax: 64, window: "kept" }],
+    ["tiny-gemma3", { isWindowFull: false }, { runningMax: 16, window: "sliding" }],
+    ["tiny-granitehybrid", {}, { runningMax: 16 }],
+    ["tiny-mamba2", { parallel: 20 }, { runningMax: 20 }],
+  ] as const satisfies readonly [ShapeName, Partial<LoadOptions>, Partial<LoadedFacts>][]) {
+    test(`has room for many at once: ${shape} with ${JSON.stringify(options)}`, async () => {
+      using folder = new Folder()
+      await using model = await make(folder, shape, options)
+      const { runningMax, window } = model.loaded
+      assert.deepEqual({ runningMax, window }, { window: undefined, ...expected })
+      const texts = Array.from({ length: 20 }, (_, i) => `${i}: ${PROMPTS[0]}`)
+      const answers = await Promise.all(texts.map((text) => answer(model.answer(request(text)))))
+      assert.ok(answers.every((text) => text.length > 0))
+    })
+  }
+
+  for (const [shape, isWindowFull] of [
+    ["tiny-llama", true],
+    ["tiny-gemma3", true],
+    ["tiny-gemma3", false],
+    ["tiny-cohere2", true],
+    ["tiny-cohere2", false],
+    ["tiny-lfm2", false],
+    ["tiny-granitehybrid", false],
+    ["tiny-mamba2", false],
+  ] as const) {
+    const window = isWindowFull ? "kept" : "sliding"
+    test(`takes the memory that its file says: ${shape}, window ${window}`, async () => {
+      using folder = new Folder()
+      const path = folder.file("model.gguf")
+      await makeModel({ shape, type: "F16", out: path, seed: 1, vocabDir: VOCABULARIES })
+      const facts = modelFacts(readGguf(path))
+      using native = await loadModel(library, { paths: [path] })
+      await using backend = await createBackend(native, {
+        cells: 1024,
+        batchTokens: 128,
+        sequences: 4,
+        threads: 2,
+        isWindowFull,
+      })
+      const sizes: number[] = []
+      for (const from of [0, 128, 256, 384]) {
+        const tokens = Array.from({ length: 128 }, (_, i) => 10 + i)
+        assert.equal((await decode(backend, { tokens, from, sequence: 1 })).code, 0)
+        sizes.push(backend.stateBytes(1))
+      }
+      const [, , third = 0, fourth = 0] = sizes
+      const all = kvBytesPerToken(facts, "F16", "F16")
+      const local = windowBytesPerToken(facts, "F16", "F16")
+      const perToken = isWindowFull ? all : all - local
+      // Beside its values a cell has a position and the like, in each part of the memory; a piece has a header.
+      const grown = (fourth - third) / 128
+      assert.ok(grown >= perToken && grown <= perToken + 64, `${grown} for ${perToken}`)
+      const once = facts.cache.stateBytes + (isWindowFull ? 0 : local * (facts.slidingWindow ?? 0))
+      const rest = third - 384 * grown - once
+      assert.ok(rest >= 0 && rest <= 4096, `${rest} beside ${once}`)
     })
   }
 
