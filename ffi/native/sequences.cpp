@@ -1,12 +1,13 @@
 // How sequences hold cells.
 //
-// A cell of llama.cpp belongs to any number of sequences, so sharing copies nothing. There are two exceptions to
-// "whoever holds a cell keeps it", both about sliding windows:
+// A cell of llama.cpp belongs to any number of sequences, so sharing copies nothing. Sliding windows are different:
 //
 //   - A cell that only one sequence holds, and that has left its window, is taken for other tokens, even where the
 //     memory was made for all cells and has empty ones. So where all are to be kept, each sequence has a twin: a second
 //     id that always holds the same cells. They cost nothing in a step, as attention looks at the first id only.
 //   - A state is saved without cells outside of the window. So it is saved in pieces no longer than a window.
+//   - A cell that several sequences hold is never taken, not even when it has left the windows of all. Where the memory
+//     has room for one window of each sequence only, it would soon be full. So there a copy gets a window of its own.
 #include "sequences.hpp"
 
 #include <algorithm>
@@ -57,6 +58,8 @@ void Sequences::classify(const llama_context_params & params, int32_t pins) {
     shares_prefixes_ =
         memory_ != nullptr && removal_ == COMMON_CONTEXT_SEQ_RM_TYPE_PART && !has_states && is_complete;
     count_ = n_seq_max_;
+    const int64_t room = static_cast<int64_t>(window) * n_seq_max_ + params.n_batch;
+    has_own_windows_ = !is_complete && room < llama_n_ctx(ctx_);
     if (!shares_prefixes_) return;
     window_ = window;
     count_ = std::min(n_seq_max_ + pins, window > 0 ? twin_offset() : n_seq_max_ + pins);
@@ -131,6 +134,19 @@ void Sequences::copy(int32_t source, int32_t target, int32_t p0, int32_t p1) {
     for (int32_t k = 0; k < owners(); k++) {
         llama_memory_seq_cp(memory_, source, target + k * twin_offset(), p0, p1);
     }
+    if (has_own_windows_) copy_window(source, target);
+}
+
+// The part of a state that can be read alone: what is in the window and, in hybrid models, the recurrent state.
+void Sequences::copy_window(int32_t source, int32_t target) {
+    constexpr llama_state_seq_flags flags = LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY;
+    std::vector<uint8_t> data(llama_state_seq_get_size_ext(ctx_, source, flags));
+    const bool is_copied =
+        llama_state_seq_get_data_ext(ctx_, data.data(), data.size(), source, flags) == data.size() &&
+        llama_state_seq_set_data_ext(ctx_, data.data(), data.size(), target, flags) == data.size();
+    if (is_copied) return;
+    remove(target, -1, -1);
+    fail_native("the window of a sequence could not be copied");
 }
 
 void Sequences::range(int32_t sequence, int32_t * range) const {

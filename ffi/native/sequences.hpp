@@ -46,6 +46,7 @@ class Sequences {
     common_context_seq_rm_type removal_ = COMMON_CONTEXT_SEQ_RM_TYPE_NO;
     bool shares_prefixes_ = false;  // any beginning of a sequence can be shared, not only all of it
     int32_t window_ = 0;            // tokens of a window whose cells are all kept; 0 where there is none
+    bool has_own_windows_ = false;  // no sequence shares the cells in its window with others
     int32_t count_ = 0;             // legal ids: 0 to count_ - 1
 
     // What llama_batch points to.
@@ -56,6 +57,7 @@ class Sequences {
     void classify(const llama_context_params & params, int32_t pins);
     int32_t owners() const { return window_ > 0 ? 2 : 1; }
     void require_memory() const;
+    void copy_window(int32_t source, int32_t target);
     llama_seq_id saved_as(int32_t sequence) const;
     template <typename F> void each_piece(int32_t sequence, F && body);
     void restore_piece(int32_t sequence, const uint8_t * data, size_t length);

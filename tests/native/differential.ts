@@ -71,6 +71,12 @@ export const KINDS: readonly Kind[] = [
     sharing: "prefix",
     tolerance: EXACT,
   },
+  {
+    ...kindOf("tiny-cohere2", "window", 128),
+    isWindowFull: false,
+    sharing: "whole",
+    tolerance: EXACT,
+  },
   { ...kindOf("tiny-lfm2", "hybrid"), sharing: "whole", tolerance: EXACT },
   { ...kindOf("tiny-granitehybrid", "hybrid"), sharing: "whole", tolerance: EXACT },
   { ...kindOf("tiny-mamba2", "recurrent"), sharing: "whole", tolerance: EXACT },
@@ -139,7 +145,12 @@ export class Laboratory implements AsyncDisposable {
 
   /** An engine that shares. */
   async engine(options: MachineOptions = {}): Promise<Engine> {
-    return engineOf(this.#model, await this.backend(options), options)
+    return this.run(await this.backend(options), options)
+  }
+
+  /** An engine on a backend, which it owns. */
+  run(backend: NativeBackend, options: MachineOptions = {}): Engine {
+    return engineOf(this.#model, backend, options)
   }
 
   /** Random tokens. */

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict"
 
 import type { NativeBackend } from "../../ffi/backend.ts"
-import { KINDS, type Kind, Laboratory } from "./differential.ts"
+import { STEP_CODE } from "../../src/engine/backend.ts"
+import { check, type Kind, KINDS, Laboratory, type Question } from "./differential.ts"
 import { cutShort, decode, describe, GREEDY, test } from "./support.ts"
 
 /** Log-probabilities of the twenty best tokens after what a sequence holds and one token more. */
@@ -131,4 +132,72 @@ for (const kind of KINDS) {
       )
     })
   })
+}
+
+for (const kind of KINDS) {
+  if (kind.memory !== "window" || kind.isWindowFull) continue
+
+  describe(`a window that slides: ${kind.name}`, () => {
+    test("has room for each sequence, whoever it began with", async () => {
+      await using laboratory = await Laboratory.open(kind)
+      await using backend = await laboratory.backend()
+      const prompt = laboratory.tokens(500)
+      await read(backend, 1, prompt)
+      const others = [2, 3, 4, 5]
+      for (const sequence of others) backend.copySequence(1, sequence, 0, -1)
+      // Shared cells would have left all windows by now, and nobody could take them.
+      const tails = others.map(() => laboratory.tokens(120))
+      for (let from = 0; from < 120; from += 60) {
+        for (const [i, sequence] of others.entries()) {
+          const tokens = tails[i]?.slice(from, from + 60) ?? []
+          const { code } = await decode(backend, { tokens, from: prompt.length + from, sequence })
+          assert.equal(code, 0)
+        }
+      }
+      const [token = 0] = laboratory.tokens(1)
+      for (const [i, sequence] of others.entries()) {
+        const whole = [...prompt, ...(tails[i] ?? [])]
+        const expected = await cold(laboratory, whole, token)
+        assertAgree(await next(backend, sequence, token), expected, kind)
+      }
+      assertAgree(await next(backend, 1, token), await cold(laboratory, prompt, token), kind)
+    })
+
+    test("keeps one chat when another goes on", async () => {
+      await using laboratory = await Laboratory.open(kind)
+      await using engine = await laboratory.engine()
+      const idle = await laboratory.question([], kind.window + 30)
+      const chat = await laboratory.question([], 420)
+      const turns = [chat, await turn(laboratory, chat, 100), await turn(laboratory, idle, 20)]
+      for (const question of [idle, ...turns]) await check(engine, question)
+      const { evictedTokens } = engine.status.counters
+      assert.equal(evictedTokens, 0)
+    })
+
+    for (const cells of [256, 2048]) {
+      test(`never has less room than its cells say: ${cells}`, async () => {
+        await using laboratory = await Laboratory.open(kind)
+        const backend = await laboratory.backend({ cells })
+        const codes: number[] = []
+        const wait = backend.wait.bind(backend)
+        backend.wait = async () => {
+          const outcome = await wait()
+          codes.push(outcome.code)
+          return outcome
+        }
+        await using engine = laboratory.run(backend)
+        const common = laboratory.tokens(100)
+        const asked: Question[] = []
+        for (const count of [20, 40, 60, 80, 90])
+          asked.push(await laboratory.question(common, count, 24))
+        for (const _ of [1, 2]) await Promise.all(asked.map((question) => check(engine, question)))
+        assert.ok(!codes.includes(STEP_CODE.noCells))
+      })
+    }
+  })
+}
+
+/** What follows a question and its answer. */
+function turn(laboratory: Laboratory, { prompt, cold }: Question, count: number) {
+  return laboratory.question([...prompt, ...cold.tokens], count)
 }
