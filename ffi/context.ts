@@ -196,7 +196,8 @@ export class NativeContext implements Disposable {
 /**
  * Makes a context, on the thread that will compute in it.
  *
- * @throws {CriaError} `insufficient-memory` when llama.cpp cannot make one of that size.
+ * @throws {CriaError} `insufficient-memory` when there is none for that size, `invalid-input` when llama.cpp cannot make
+ * one for this model with these options.
  */
 export async function createContext(
   model: NativeModel,
@@ -222,7 +223,7 @@ export async function createContext(
   )
   const action = `Cannot make a context of ${options.cells} cells`
   const job = model.library.functions.cria_context_new(model.handle, ...config)
-  const handle = await model.library.finish(job, action, { nativeCode: "insufficient-memory" })
+  const handle = await model.library.finish(job, action, { nativeCode: "invalid-input" })
   return new NativeContext(model, handle)
 }
 

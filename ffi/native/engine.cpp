@@ -37,7 +37,7 @@ Context::Context(std::shared_ptr<Model> model, const common_json & config)
         lock.unlock();
         thread_.join();
         model_->contexts--;
-        fail_native(error_);
+        fail_logged(error_);
     }
 }
 

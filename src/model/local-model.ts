@@ -15,11 +15,11 @@ import { Embedder } from "../engine/embedder.ts"
 import { Engine, type EngineStatus } from "../engine/engine.ts"
 import type { SamplingOptions } from "../engine/sampling.ts"
 import { kvBytesPerToken, type ModelFacts, modelFacts, windowBytesPerToken } from "../gguf/facts.ts"
-import type { TensorTypeName } from "../gguf/format.ts"
 import { readModel } from "../gguf/split.ts"
 import { assert, CriaError } from "../util/errors.ts"
 import { memoryState } from "../util/memory.ts"
 import { answerEvents } from "./answer.ts"
+import { cacheTypesOf, checkLoad, tensorTypeOf } from "./check-load.ts"
 import { type DiskTier, joinTiers } from "./disk-tier.ts"
 import { fitContext, type FitFacts, type FitWishes } from "./fit.ts"
 import { type PreparedPrompt, PromptBuilder } from "./prompt.ts"
@@ -94,6 +94,7 @@ export class LocalModel implements AsyncDisposable {
     const { paths, header, otherParts } = readModel(path, { label: options.name })
     const facts = modelFacts(header, otherParts)
     refuseOther(options.name, facts)
+    checkLoad(options, facts)
     for (const file of options.adapters ?? []) checkAdapter(file, options.name, facts)
     const fit = fitContext(fitFacts(facts, options), fitWishes(options), availableBytes(library))
     const model = await loadModel(library, {
@@ -267,11 +268,12 @@ function keptTokens(wanted: number, promptTokens: number): number {
 }
 
 function contextOptions(options: LoadOptions) {
+  const { keys, values } = cacheTypesOf(options)
   return {
     threads: options.threads ?? physicalCores(),
     flashAttention: options.flashAttention,
-    cacheTypeK: options.cacheType,
-    cacheTypeV: options.cacheType,
+    cacheTypeK: keys,
+    cacheTypeV: values,
   }
 }
 
@@ -307,14 +309,9 @@ function checkAdapter(path: string, model: string, { architecture }: ModelFacts)
   }
 }
 
-function cacheTypes(options: LoadOptions): [TensorTypeName, TensorTypeName] {
-  // The cache types are names of tensor types in lower case.
-  const type = options.cacheType.toUpperCase() as TensorTypeName
-  return [type, type]
-}
-
 function fitFacts(facts: ModelFacts, options: LoadOptions): FitFacts {
-  const types = cacheTypes(options)
+  const { keys, values } = cacheTypesOf(options)
+  const types = [tensorTypeOf(keys), tensorTypeOf(values)] as const
   return {
     name: options.name,
     weightsBytes: facts.weightsBytes,

@@ -82,7 +82,11 @@ export interface LoadOptions {
   readonly mainGpu?: number
   readonly useMmap?: boolean
   readonly flashAttention: "auto" | "on" | "off"
+  /** Of keys and values in the KV cache. */
   readonly cacheType: CacheType
+  /** Of keys, or of values, alone. */
+  readonly cacheTypeK?: CacheType
+  readonly cacheTypeV?: CacheType
   /**
    * Whether layers with a sliding window keep all tokens: any beginning of a prompt can be shared then, in as much
    * memory as the other layers take. Undefined: when the context fits so that is asked for, or was trained.

@@ -26,15 +26,15 @@ export function createTiers(
 }
 
 /** What a saved state depends on: the weights, what acts on them, the layout of the cells, and who wrote it. */
-function stateKey(options: LoadOptions, { llamaVersion }: LoadedFacts): string {
+function stateKey(options: LoadOptions, { llamaVersion, window }: LoadedFacts): string {
   const files = [options.path, ...(options.adapters ?? [])].map((path) => {
     const { size, mtimeMs } = statSync(path)
     // Blobs are named for their content.
     return basename(path).startsWith("sha256-") ? [basename(path), size] : [path, size, mtimeMs]
   })
-  const { cacheType, flashAttention } = options
+  const { cacheType, cacheTypeK = cacheType, cacheTypeV = cacheType, flashAttention } = options
   return createHash("sha256")
-    .update(JSON.stringify([files, cacheType, flashAttention, llamaVersion]))
+    .update(JSON.stringify([files, cacheTypeK, cacheTypeV, flashAttention, window, llamaVersion]))
     .digest("hex")
     .slice(0, 32)
 }

@@ -106,6 +106,8 @@ const loadOptions: z.ZodType<LoadOptions> = z.object({
   useMmap: z.boolean().exactOptional(),
   flashAttention: z.enum(["auto", "on", "off"]),
   cacheType: z.enum(CACHE_TYPES),
+  cacheTypeK: z.enum(CACHE_TYPES).exactOptional(),
+  cacheTypeV: z.enum(CACHE_TYPES).exactOptional(),
   isWindowFull: z.boolean().exactOptional(),
   prefixRamBytes: z.number().exactOptional(),
   prefixDisk: z.object({ folder: z.string(), bytesMax: z.number() }).exactOptional(),

@@ -213,6 +213,15 @@ describe("what would end the process in llama.cpp", () => {
     }
   })
 
+  test("is refused for types that do not go together, and not for want of memory", async () => {
+    using model = await loadDemo()
+    const options = { cells: 256, batchTokens: 32, sequences: 2, threads: 1 }
+    await assert.rejects(
+      createContext(model, { ...options, flashAttention: "off", cacheTypeV: "q8_0" }),
+      { code: "invalid-input", message: /quantized V cache requires flash_attn/ },
+    )
+  })
+
   test("is refused for memory operations out of range", async () => {
     using model = await loadDemo()
     using context = await createContext(model, {

@@ -88,6 +88,11 @@ describe("every kind of memory", () => {
   for (const [shape, options, expected] of [
     ["tiny-llama", {}, { runningMax: 64 }],
     ["tiny-llama", { parallel: 200 }, { runningMax: 200 }],
+    [
+      "tiny-llama",
+      { flashAttention: "auto", cacheTypeK: "q8_0", cacheTypeV: "q4_0" },
+      { runningMax: 64 },
+    ],
     ["tiny-gemma3", {}, { runningMax: 64, window: "kept" }],
     ["tiny-gemma3", { isWindowFull: false }, { runningMax: 16, window: "sliding" }],
     ["tiny-granitehybrid", {}, { runningMax: 16 }],
