@@ -134,8 +134,8 @@ export class NativeModel implements Disposable {
  * Loads a model on a thread of its own.
  *
  * @param options.onProgress Fractions from 0 to 1.
- * @throws {CriaError} `invalid-input` when llama.cpp cannot load the file, with its reasons; the signal's reason when
- * it was aborted.
+ * @throws {CriaError} `invalid-input` when llama.cpp cannot load the file, with its reasons; `insufficient-memory` when
+ * there is none left for it; the signal's reason when it was aborted.
  */
 export async function loadModel(
   library: NativeLibrary,

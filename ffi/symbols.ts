@@ -17,7 +17,7 @@ export interface NativeSymbol {
 }
 
 /** The version of `cria.h` that this table describes. */
-export const ABI_VERSION = 2
+export const ABI_VERSION = 3
 
 /** Every function of `cria.h`. */
 export const SYMBOLS = {
@@ -51,7 +51,6 @@ export const SYMBOLS = {
 
   cria_sequence_remove: { args: ["i32", "i32", "i32", "i32"], returns: "i32" }, // int32_t context, int32_t sequence, int32_t p0, int32_t p1
   cria_sequence_copy: { args: ["i32", "i32", "i32", "i32", "i32"], returns: "i32" }, // int32_t context, int32_t source, int32_t target, int32_t p0, int32_t p1
-  cria_sequence_shift: { args: ["i32", "i32", "i32", "i32", "i32"], returns: "i32" }, // int32_t context, int32_t sequence, int32_t p0, int32_t p1, int32_t delta
   cria_sequence_range: { args: ["i32", "i32", "buffer"], returns: "i32" }, // int32_t context, int32_t sequence, int32_t * range
   cria_memory_clear: { args: ["i32"], returns: "i32" }, // int32_t context
   cria_state_size: { args: ["i32", "i32", "i32", "i32"], returns: "i64" }, // int32_t context, int32_t sequence, int32_t p0, int32_t p1

@@ -142,7 +142,7 @@ int32_t load(LoadPlan & plan, Job & job) {
     model->model = paths.size() == 1 ? llama_model_load_from_file(paths[0], plan.params)
                                      : llama_model_load_from_splits(paths.data(), paths.size(), plan.params);
     if (job.cancelled) throw Failure(CRIA_ERR_CANCELLED, "loading was cancelled");
-    if (model->model == nullptr) fail_native(capture.text("llama.cpp gave no reason"));
+    if (model->model == nullptr) fail_logged(capture.text("llama.cpp gave no reason"));
     model->vocab = llama_model_get_vocab(model->model);
     model->n_vocab = llama_vocab_n_tokens(model->vocab);
     model->vocab_only = plan.params.vocab_only;

@@ -15,34 +15,23 @@ import { Embedder } from "../engine/embedder.ts"
 import type { EngineStatus } from "../engine/engine-status.ts"
 import { Engine } from "../engine/engine.ts"
 import type { SamplingOptions } from "../engine/sampling.ts"
-import { type ModelFacts, kvBytesPerToken, modelFacts } from "../gguf/facts.ts"
-import type { TensorTypeName } from "../gguf/format.ts"
+import { kvBytesPerToken, type ModelFacts, modelFacts, windowBytesPerToken } from "../gguf/facts.ts"
 import { readModel } from "../gguf/split.ts"
 import { assert, CriaError } from "../util/errors.ts"
 import { memoryState } from "../util/memory.ts"
 import { answerEvents } from "./answer.ts"
+import { cacheTypesOf, checkLoad, tensorTypeOf } from "./check-load.ts"
 import type { DiskTier } from "./disk-tier.ts"
-import { fitContext } from "./fit.ts"
+import { fitContext, type FitFacts, type FitWishes } from "./fit.ts"
 import { type PreparedPrompt, PromptBuilder } from "./prompt.ts"
 import type { AnswerRequest, LoadedFacts, LoadOptions } from "./request.ts"
+import { planSequences } from "./sequence-plan.ts"
 import { afterThinking } from "./thinking-grammar.ts"
 import { createTiers, type StateIdentity, type Tiers } from "./tiers.ts"
 import { loadablePath } from "./translate.ts"
 
 /** Tokens in a step: llama.cpp's own default, beyond which prefill gets no faster on CPUs. */
 const BATCH_TOKENS = 512
-
-/** Sequences at once, whatever the cells allow: each takes a row of logits in the output buffer. */
-const SEQUENCES_MAX = 64
-
-/** llama.cpp's limit of sequence ids. */
-const SEQUENCE_IDS = 256
-
-/** Recurrent states of running requests, unless the user wants another number. */
-const DEFAULT_STATES = 4
-
-/** Recurrent states beside those of running requests, for prefixes that come again. */
-const STATE_SNAPSHOTS = 4
 
 /** An embedding context keeps a row of logits per token of a step: this bounds that buffer. */
 const EMBEDDING_LOGITS_BYTES = 512 * 2 ** 20
@@ -86,7 +75,7 @@ export class LocalModel implements AsyncDisposable {
     this.#disk = parts.tiers.disk
     this.#engine = new Engine(parts.backend, parts.model.vocabulary, {
       contextTokens: parts.loaded.contextTokens,
-      ...(parts.options.parallel === undefined ? {} : { parallelMax: parts.options.parallel }),
+      parallelMax: parts.loaded.runningMax ?? Infinity,
       ...(parts.options.queueMax === undefined ? {} : { queueMax: parts.options.queueMax }),
       ...(parts.tiers.all === undefined ? {} : { tier: parts.tiers.all }),
       now: () => performance.now(),
@@ -109,18 +98,9 @@ export class LocalModel implements AsyncDisposable {
     const { paths, header, otherParts } = readModel(path, { label: options.name })
     const facts = modelFacts(header, otherParts)
     refuseOther(options.name, facts)
+    checkLoad(options, facts)
     for (const file of options.adapters ?? []) checkAdapter(file, options.name, facts)
-    const kvBytes = kvBytesPerToken(facts, ...cacheTypes(options))
-    const fit = fitContext(
-      {
-        name: options.name,
-        weightsBytes: facts.weightsBytes,
-        kvBytesPerToken: kvBytes,
-        trainedTokens: facts.contextLength,
-      },
-      { contextTokens: options.contextTokens, parallel: options.parallel },
-      availableBytes(library),
-    )
+    const fit = fitContext(fitFacts(facts, options), fitWishes(options), availableBytes(library))
     const model = await loadModel(library, {
       paths,
       adapters: options.adapters ?? [],
@@ -130,16 +110,20 @@ export class LocalModel implements AsyncDisposable {
       loadMode: loadMode(options, library),
     })
     try {
+      const { runningMax, ...ids } = planSequences(model.info, fit, options.parallel)
       const backend = await createBackend(model, {
         cells: fit.cells,
         batchTokens: Math.min(options.batchTokens ?? BATCH_TOKENS, fit.cells),
-        ...sequencesFor(facts, options.parallel ?? DEFAULT_STATES),
+        ...ids,
+        isWindowFull: fit.isWindowFull,
         ...contextOptions(options),
       })
-      const totalBytes = facts.weightsBytes + kvBytes * fit.cells
+      const totalBytes = facts.weightsBytes + fit.cacheBytes
       const loaded: LoadedFacts = {
         contextTokens: fit.contextTokens,
         parallel: fit.parallel,
+        runningMax,
+        ...(model.info.window === 0 ? {} : { window: fit.isWindowFull ? "kept" : "sliding" }),
         totalBytes,
         gpuBytes: hasGpu(library) && options.gpuLayers !== 0 ? totalBytes : 0,
         llamaVersion: library.system().llama_version,
@@ -297,14 +281,14 @@ export class LocalModel implements AsyncDisposable {
 
 /** What the values of a state and their layout depend on, beside the files. */
 function stateSettings(
-  { cacheType, flashAttention }: LoadOptions,
+  options: LoadOptions,
   { originalContextLength }: ModelFacts,
   { backend, library }: { backend: NativeBackend; library: NativeLibrary },
 ): StateIdentity["settings"] {
   const { cells, memory, sharing } = backend.info
   return {
-    cacheType,
-    flashAttention,
+    ...cacheTypesOf(options),
+    flashAttention: options.flashAttention,
     memory,
     sharing,
     llama: library.system().llama_version,
@@ -319,11 +303,12 @@ function keptTokens(wanted: number, promptTokens: number): number {
 }
 
 function contextOptions(options: LoadOptions) {
+  const { keys, values } = cacheTypesOf(options)
   return {
     threads: options.threads ?? physicalCores(),
     flashAttention: options.flashAttention,
-    cacheTypeK: options.cacheType,
-    cacheTypeV: options.cacheType,
+    cacheTypeK: keys,
+    cacheTypeV: values,
   }
 }
 
@@ -359,21 +344,23 @@ function checkAdapter(path: string, model: string, { architecture }: ModelFacts)
   }
 }
 
-function cacheTypes(options: LoadOptions): [TensorTypeName, TensorTypeName] {
-  // The cache types are names of tensor types in lower case.
-  const type = options.cacheType.toUpperCase() as TensorTypeName
-  return [type, type]
+function fitFacts(facts: ModelFacts, options: LoadOptions): FitFacts {
+  const { keys, values } = cacheTypesOf(options)
+  const types = [tensorTypeOf(keys), tensorTypeOf(values)] as const
+  return {
+    name: options.name,
+    weightsBytes: facts.weightsBytes,
+    kvBytesPerToken: kvBytesPerToken(facts, ...types),
+    windowBytesPerToken: windowBytesPerToken(facts, ...types),
+    windowTokens: facts.slidingWindow ?? 0,
+    stateBytes: facts.cache.stateBytes,
+    trainedTokens: facts.contextLength,
+  }
 }
 
-/**
- * Sequence ids. Where cells can be shared, each running request takes one, and all that llama.cpp has beyond hold
- * cached prefixes. One is for saving and restoring. Models with recurrent states hold one state per id, so there are as many as can run and a few for
- * states that others can take over.
- */
-function sequencesFor(facts: ModelFacts, parallel: number): { sequences: number; pins: number } {
-  if (facts.isRecurrent || facts.isHybrid) return { sequences: parallel + STATE_SNAPSHOTS, pins: 0 }
-  const sequences = Math.max(parallel, SEQUENCES_MAX)
-  return { sequences, pins: SEQUENCE_IDS - 1 - sequences }
+function fitWishes(options: LoadOptions): FitWishes {
+  const { contextTokens, parallel, isWindowFull, batchTokens = BATCH_TOKENS } = options
+  return { contextTokens, parallel, isWindowFull, batchTokens }
 }
 
 function hasGpu(library: NativeLibrary): boolean {

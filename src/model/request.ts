@@ -84,7 +84,16 @@ export interface LoadOptions {
   readonly mainGpu?: number
   readonly useMmap?: boolean
   readonly flashAttention: "auto" | "on" | "off"
+  /** Of keys and values in the KV cache. */
   readonly cacheType: CacheType
+  /** Of keys, or of values, alone. */
+  readonly cacheTypeK?: CacheType
+  readonly cacheTypeV?: CacheType
+  /**
+   * Whether layers with a sliding window keep all tokens: any beginning of a prompt can be shared then, in as much
+   * memory as the other layers take. Undefined: when the context fits so that is asked for, or was trained.
+   */
+  readonly isWindowFull?: boolean
   /** Bytes of memory for prefixes that no longer fit into the KV cache. */
   readonly prefixRamBytes?: number
   /** Prefixes that outlive the process: in this folder, so many bytes for each model. */
@@ -95,6 +104,10 @@ export interface LoadOptions {
 export interface LoadedFacts {
   readonly contextTokens: number
   readonly parallel: number
+  /** Requests that run at once, if their contexts are short enough. */
+  readonly runningMax?: number
+  /** What layers with a sliding window keep: all tokens, or those in the window; undefined without such layers. */
+  readonly window?: "kept" | "sliding"
   /** Weights and cache. */
   readonly totalBytes: number
   /** Of those on GPUs. */

@@ -109,6 +109,9 @@ const loadOptions: z.ZodType<LoadOptions> = z.object({
   useMmap: z.boolean().exactOptional(),
   flashAttention: z.enum(["auto", "on", "off"]),
   cacheType: z.enum(CACHE_TYPES),
+  cacheTypeK: z.enum(CACHE_TYPES).exactOptional(),
+  cacheTypeV: z.enum(CACHE_TYPES).exactOptional(),
+  isWindowFull: z.boolean().exactOptional(),
   prefixRamBytes: z.number().exactOptional(),
   prefixDisk: z.object({ folder: z.string(), bytesMax: z.number() }).exactOptional(),
 })
@@ -143,6 +146,8 @@ export interface Failure {
 const loadedFacts: z.ZodType<LoadedFacts> = z.object({
   contextTokens: z.number(),
   parallel: z.number(),
+  runningMax: z.number().exactOptional(),
+  window: z.enum(["kept", "sliding"]).exactOptional(),
   totalBytes: z.number(),
   gpuBytes: z.number(),
   llamaVersion: z.string(),
