@@ -317,6 +317,7 @@ export class Engine implements AsyncDisposable {
     this.#counts.promptTokens += promptTokens
     this.#counts.decodeMs += decodeMs
     this.#counts.sampleMs += sampleMs
+    this.#counts.reusedGraphs += outcome.reusedGraphs
     this.#step = {
       tokens: batch.tokens,
       promptTokens,

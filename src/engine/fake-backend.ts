@@ -139,7 +139,7 @@ export class FakeBackend implements Backend {
     if (this.usedCells + pending.tokens > this.info.cells)
       return { code: STEP_CODE.noCells, decodeMicros, sampleMicros: 0, reusedGraphs: 0 }
     this.#compute(pending)
-    return { code: STEP_CODE.ok, decodeMicros, sampleMicros: 0, reusedGraphs: 0 }
+    return { code: STEP_CODE.ok, decodeMicros, sampleMicros: 0, reusedGraphs: 1 }
   }
 
   cancel(): void {
