@@ -208,6 +208,22 @@ export class StoreWriter {
     return withStoreLock(this.root, () => this.#removeUnreferenced(digests))
   }
 
+  /**
+   * Removes a blob that models may need, because it is damaged.
+   *
+   * @param modifiedMs When it was last written, in milliseconds since 1970, by whom found it damaged.
+   * @returns False when it is not there, or was written since.
+   */
+  async removeBlob(digest: Digest, modifiedMs: number): Promise<boolean> {
+    return withStoreLock(this.root, () => {
+      const path = this.blobPath(digest)
+      const stats = statSync(path, { throwIfNoEntry: false })
+      if (stats?.isFile() !== true || stats.mtimeMs !== modifiedMs) return false
+      removeFile(path)
+      return true
+    })
+  }
+
   #removeUnreferenced(digests: readonly Digest[]): Digest[] {
     const { digests: inUse, areKnown } = collectReferences(this.root)
     if (!areKnown) return []

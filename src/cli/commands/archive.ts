@@ -10,7 +10,13 @@ import { open } from "node:fs/promises"
 import type { Config } from "../../config.ts"
 import { exportModels, importModels } from "../../services/archive.ts"
 import { openStores, storeWriter, type Stores } from "../../services/stores.ts"
-import { removeDamaged, verifyModels } from "../../services/verify.ts"
+import {
+  type BlobVerification,
+  type Repair,
+  removeDamaged,
+  storeRoot,
+  verifyModels,
+} from "../../services/verify.ts"
 import { CriaError, errorMessage } from "../../util/errors.ts"
 import { createLogger } from "../../util/log.ts"
 import { formatBytes } from "../../util/units.ts"
@@ -28,6 +34,15 @@ export interface ExportFlags {
 export interface VerifyFlags {
   readonly repair?: boolean
   readonly json?: boolean
+}
+
+/** A file that is missing or not what its name says. */
+interface BadFile {
+  readonly found: BlobVerification
+  /** What was done about it; undefined for nothing. */
+  readonly repair: Repair | undefined
+  /** The store that it lies in when that is only read. */
+  readonly otherStore: string | undefined
 }
 
 /** Writes models to a tar file in the OCI image layout. */
@@ -103,41 +118,70 @@ export async function verify(
   names: readonly string[],
   { repair = false, json = false }: VerifyFlags,
 ): Promise<void> {
-  const affected = new Set<string>()
-  let removed = 0
-  for await (const found of verifyModels(stores(config).all, names)) {
+  const all = stores(config)
+  const bad: BadFile[] = []
+  for await (const found of verifyModels(all.all, names)) {
     if (json) console.log(JSON.stringify(found))
     if (found.kind === "done") {
       if (found.problems > 0) process.exitCode = 1
       if (json) return
       console.log(`${found.blobs} files, ${formatBytes(found.bytes)}: ${verdict(found.problems)}`)
-      advise([...affected], removed, repair)
-      return
-    }
-    if (found.kind === "manifest") {
+      for (const line of advice(bad, repair)) console.log(line)
+    } else if (found.kind === "manifest") {
       if (!json) console.log(`unreadable  ${found.path}\n            ${found.problem}`)
-      continue
+    } else if (found.state !== "ok") {
+      if (!json) {
+        console.log(`${found.state.padEnd(11)} ${found.digest} (${found.models.join(", ")})`)
+      }
+      bad.push(await badFile(all, found, repair))
     }
-    if (found.state === "ok") continue
-    for (const model of found.models) affected.add(model)
-    if (!json) console.log(`${found.state.padEnd(11)} ${found.digest} (${found.models.join(", ")})`)
-    if (!repair || found.path === undefined) continue
-    removeDamaged(found.path)
-    removed++
   }
 }
 
-function verdict(problems: number): string {
-  return problems === 0 ? "all well" : `${problems} ${problems === 1 ? "problem" : "problems"}`
+async function badFile(all: Stores, found: BlobVerification, isRepair: boolean): Promise<BadFile> {
+  const root = found.path === undefined ? all.own?.root : storeRoot(all, found)
+  const isOwn = root === all.own?.root
+  const repair = isRepair && isOwn ? await removeDamaged(all, found) : undefined
+  return { found, repair, otherStore: isOwn ? undefined : root }
 }
 
-/** What to do about it. A pull fetches what is missing, but believes what is there. */
-function advise(models: readonly string[], removed: number, isRepair: boolean): void {
-  if (models.length === 0) return
-  if (removed > 0) console.log(`removed ${removed} damaged ${removed === 1 ? "file" : "files"}`)
-  if (!isRepair) console.log("cria verify --repair removes the damaged files; then get them again:")
-  for (const model of models) console.log(`  cria pull ${model}`)
-  console.log("A model that was created here has to be created again.")
+function verdict(problems: number): string {
+  return problems === 0 ? "all well" : `${problems} ${plural("problem", problems)}`
+}
+
+/** What to do about files that are missing or damaged. A pull fetches what is missing, but believes what is there. */
+function advice(bad: readonly BadFile[], isRepair: boolean): string[] {
+  const own = bad.filter(({ otherStore }) => otherStore === undefined)
+  const removed = own.filter(({ repair }) => repair === "removed").length
+  const changed = own.filter(({ repair }) => repair === "changed meanwhile").length
+  const models = [...new Set(own.flatMap(({ found }) => found.models))]
+  return [
+    ...bad.flatMap(({ otherStore, found: { path } }) =>
+      otherStore === undefined
+        ? []
+        : [
+            `"${otherStore}" is only read: nothing was changed there. With the program whose store it is,`,
+            `remove ${path} and get the model again`,
+          ],
+    ),
+    ...(removed > 0 ? [`removed ${removed} damaged ${plural("file", removed)}`] : []),
+    ...(changed > 0
+      ? [`left ${changed} ${plural("file", changed)} written meanwhile: verify again`]
+      : []),
+    ...(models.length === 0
+      ? []
+      : [
+          ...(isRepair
+            ? []
+            : ["cria verify --repair removes the damaged files; then get them again:"]),
+          ...models.map((model) => `  cria pull ${model}`),
+          "A model that was created here has to be created again.",
+        ]),
+  ]
+}
+
+function plural(noun: string, count: number): string {
+  return count === 1 ? noun : `${noun}s`
 }
 
 function stores(config: Config): Stores {
