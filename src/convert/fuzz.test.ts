@@ -7,7 +7,7 @@ import * as fc from "fast-check"
 import { CriaError } from "../util/errors.ts"
 import { convertAdapter, readAdapterBase } from "./adapter.ts"
 import { convertFolder } from "./convert.ts"
-import { isObject } from "./folder.ts"
+import { isObject } from "./json.ts"
 import { TestModel } from "./test-model.ts"
 
 /** How long each open-ended test runs; hours at night. */
@@ -37,6 +37,9 @@ const STRANGE = fc.oneof(
     -1,
     0.5,
     1e308,
+    513,
+    2 ** 30,
+    2 ** 31 - 1,
     2 ** 31,
     2 ** 53,
     true,

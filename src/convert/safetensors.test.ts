@@ -47,6 +47,11 @@ describe("readSafetensors()", () => {
     ["an empty file", new Uint8Array(), /0 bytes, expected at least 8/],
     ["a header that is longer than the file", fileOf("{}", 0, 3n), /header has 3 bytes/],
     ["a huge header", fileOf("{}", 0, 2n ** 63n), /expected at most 100000000/],
+    [
+      "more names than any model has",
+      fileOf(`{${'"a":0,'.repeat(2 ** 22)}"a":0}`, 0),
+      /4194305 names, limit 4194304/,
+    ],
     ["what is not JSON", fileOf("{nope", 0), /not JSON/],
     ["what does not begin with a brace", fileOf(" {}", 0), /does not start/],
     ["what is not UTF-8", Buffer.from([2, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xfe]), /not UTF-8/],
