@@ -8,12 +8,13 @@ import { openStore } from "../store/folder-store.ts"
 import { MEDIA_TYPES } from "../store/manifest.ts"
 import { TestStore } from "../store/test-store.ts"
 import { StoreWriter } from "../store/writer.ts"
+import { drain } from "../util/iterate.ts"
 import { writeTar } from "../util/tar.ts"
 import { exportModels, importModels } from "./archive.ts"
 
 function exported(store: TestStore, ...names: string[]): AsyncGenerator<Uint8Array, void> {
   const folder = openStore(store.root, { readOnly: true })
-  return exportModels(folder, [folder], names)
+  return exportModels(folder, [folder], names).chunks
 }
 
 /** Imports to the end; the names. */
@@ -23,11 +24,7 @@ async function imported(
   name?: string,
 ): Promise<readonly string[]> {
   const writer = new StoreWriter(openStore(store.root, { readOnly: false }))
-  const steps = importModels(writer, archive, name)
-  for (;;) {
-    const { done, value } = await steps.next()
-    if (done === true) return value
-  }
+  return drain(importModels(writer, archive, { rename: name }))
 }
 
 /** Every file below a store with its content. */
@@ -60,6 +57,27 @@ describe("exportModels() and importModels()", () => {
     const archive = exported(source, "one", "host:5000/you/two:q4")
     expect(await imported(target, archive)).toEqual(["one:latest", "host:5000/you/two:q4"])
     expect(content(target)).toEqual(content(source))
+  })
+
+  test("its size is known before it is written", async () => {
+    using source = twoModels()
+    const folder = openStore(source.root, { readOnly: true })
+    const { bytes, chunks: written } = exportModels(folder, [folder], ["one"])
+    expect(Buffer.concat(await Array.fromAsync(written))).toHaveLength(bytes)
+  })
+
+  test("an import that is cancelled leaves the store as it was", async () => {
+    using source = twoModels()
+    using target = new TestStore()
+    const writer = new StoreWriter(openStore(target.root, { readOnly: false }))
+    const controller = new AbortController()
+    const steps = importModels(writer, exported(source, "one"), { signal: controller.signal })
+    expect(await steps.next()).toMatchObject({ value: { completed: 0 } })
+    const { value } = await steps.next()
+    expect(value).toMatchObject({ status: expect.stringMatching(/^importing [0-9a-f]{12}$/) })
+    controller.abort(new Error("enough"))
+    await rejects(drain(steps), /enough/)
+    expect(readdirSync(join(target.root, "blobs"))).toEqual([])
   })
 
   test("a single model can get another name", async () => {

@@ -22,12 +22,12 @@ import { type Layer, type Manifest, MEDIA_TYPES, parseManifest } from "../store/
 import { fullName, type ModelName, parseName, shortName } from "../store/name.ts"
 import { blobsOf, type StoreWriter } from "../store/writer.ts"
 import { CriaError, errorMessage, toCriaError } from "../util/errors.ts"
+import { ensureOwn } from "./blobs.ts"
 import { Chooser, type ChooserParts } from "./choose.ts"
 import { chosenQuant, explainChoice, type QuantFit } from "./fit.ts"
 import { manifestBytes } from "./library.ts"
 import type { Progress } from "./progress.ts"
 import { type Stores, storeWriter } from "./stores.ts"
-import { ensureOwn } from "./weights.ts"
 
 /** Settings of a pull or push. */
 export interface TransferOptions {
@@ -62,9 +62,6 @@ export interface RegistryPolicy {
   /** Whether layers that nobody needs any more are kept. */
   readonly keepsUnused: boolean
 }
-
-/** For those who do not cancel. */
-const NEVER: AbortSignal = new AbortController().signal
 
 /** Between two lines of progress, as in Ollama. */
 const PROGRESS_MS = 60
@@ -220,7 +217,13 @@ export class Transfers implements AsyncDisposable {
     signal: AbortSignal | undefined,
   ): AsyncGenerator<Progress, undefined> {
     const line = { status: `pulling ${digest.slice(7, 19)}`, digest, total: size }
-    if (await this.#hasBlob(digest, size, writer, signal)) {
+    if (this.#isInOther(digest, size)) {
+      const { all: store } = this.#parts.stores
+      for await (const step of ensureOwn({ store, writer }, digest, signal)) {
+        yield { ...line, completed: step.completed ?? 0 }
+      }
+    }
+    if (this.#isInOwn(digest, size, writer)) {
       yield { ...line, completed: size }
       return
     }
@@ -230,21 +233,15 @@ export class Transfers implements AsyncDisposable {
     yield { ...line, completed: size }
   }
 
-  /** Whether the own store has a blob; one that another store has is linked or copied. */
-  async #hasBlob(
-    digest: Digest,
-    size: number,
-    writer: StoreWriter,
-    signal: AbortSignal | undefined,
-  ): Promise<boolean> {
+  #isInOwn(digest: Digest, size: number, writer: StoreWriter): boolean {
+    const { own } = this.#parts.stores
+    return fileBytes(own?.blobPath(digest)) === size && writer.touchBlob(digest)
+  }
+
+  /** Whether the own store lacks a blob that another one has: it is linked or copied. */
+  #isInOther(digest: Digest, size: number): boolean {
     const { own, all } = this.#parts.stores
-    if (fileBytes(own?.blobPath(digest)) === size && writer.touchBlob(digest)) return true
-    const other = all.blobPath(digest)
-    if (other === undefined || fileBytes(other) !== size || other === writer.blobPath(digest)) {
-      return false
-    }
-    await ensureOwn({ store: all, writer, command: [] }, digest, signal ?? NEVER)
-    return true
+    return own?.blobPath(digest) === undefined && fileBytes(all.blobPath(digest)) === size
   }
 
   async *#removeUnused(
