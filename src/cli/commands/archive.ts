@@ -4,8 +4,7 @@
  * @module
  */
 
-import { createReadStream, rmSync, statSync } from "node:fs"
-import { open } from "node:fs/promises"
+import { createReadStream, statSync } from "node:fs"
 
 import type { Config } from "../../config.ts"
 import { exportModels, importModels } from "../../services/archive.ts"
@@ -17,10 +16,13 @@ import {
   storeRoot,
   verifyModels,
 } from "../../services/verify.ts"
-import { CriaError, errorMessage } from "../../util/errors.ts"
+import { CriaError } from "../../util/errors.ts"
+import { untilAborted } from "../../util/iterate.ts"
 import { createLogger } from "../../util/log.ts"
 import { formatBytes } from "../../util/units.ts"
-import { ProgressDisplay } from "../progress.ts"
+import { interruptible } from "../interrupt.ts"
+import { writeOutput } from "../output-file.ts"
+import { ProgressPrinter } from "../progress.ts"
 
 /** The standard output or input as a file. */
 const STANDARD = "-"
@@ -28,6 +30,13 @@ const STANDARD = "-"
 /** Flags of `export`. */
 export interface ExportFlags {
   readonly output: string
+  readonly json?: boolean
+}
+
+/** Flags of `import`, and the name to give the model. */
+export interface ImportFlags {
+  readonly name?: string | undefined
+  readonly json?: boolean
 }
 
 /** Flags of `verify`. */
@@ -49,56 +58,68 @@ interface BadFile {
 export async function exportArchive(
   config: Config,
   models: readonly string[],
-  { output }: ExportFlags,
+  { output, json = false }: ExportFlags,
 ): Promise<void> {
+  if (output === STANDARD) checkStandard(json)
   const { all, folders } = stores(config)
-  const chunks = exportModels(all, folders, models)
-  if (output === STANDARD) {
-    for await (const chunk of chunks) await Bun.write(Bun.stdout, chunk)
-    return
+  const { bytes, chunks } = exportModels(all, folders, models)
+  await interruptible(async (signal) => {
+    using progress = new ProgressPrinter(json)
+    const line = { status: `exporting to ${output}`, digest: output, total: bytes }
+    const shown = counted(untilAborted(chunks, signal), (completed) =>
+      progress.show({ ...line, completed }),
+    )
+    if (output === STANDARD) for await (const chunk of shown) await Bun.write(Bun.stdout, chunk)
+    else await writeOutput(output, bytes, shown)
+    progress.end({ status: "success" })
+    if (output === STANDARD || json) return
+    console.log(`exported ${models.join(", ")} to ${output} (${formatBytes(bytes)})`)
+  })
+}
+
+function checkStandard(json: boolean): void {
+  if (json) throw new CriaError("invalid-input", "--json needs a file: -o FILE")
+  if (process.stdout.isTTY) {
+    const hint = "Redirect it, or name a file: -o FILE"
+    throw new CriaError("invalid-input", "Cannot write an archive to a terminal", { hint })
   }
-  if (statSync(output, { throwIfNoEntry: false })?.isFile() === true) {
-    throw new CriaError("conflict", `Cannot write "${output}": it is there already`, {
-      hint: "Remove it, or choose another name",
-    })
-  }
+}
+
+/** Passes chunks on and tells after each how many bytes went by. */
+async function* counted(
+  chunks: AsyncIterable<Uint8Array>,
+  tell: (bytes: number) => void,
+): AsyncGenerator<Uint8Array, void> {
   let bytes = 0
-  try {
-    await using file = await open(output, "w")
-    for await (const chunk of chunks) {
-      bytes += chunk.length
-      await file.writeFile(chunk)
-    }
-    await file.sync()
-  } catch (error) {
-    if (bytes > 0) rmSync(output, { force: true })
-    if (error instanceof CriaError) throw error
-    const text = `Cannot write "${output}": ${errorMessage(error)}`
-    throw new CriaError("unavailable", text, { cause: error })
+  tell(bytes)
+  for await (const chunk of chunks) {
+    yield chunk
+    bytes += chunk.length
+    tell(bytes)
   }
-  console.log(`exported ${models.join(", ")} to ${output} (${formatBytes(bytes)})`)
 }
 
 /** Installs the models of a tar file. */
 export async function importArchive(
   config: Config,
   file: string,
-  name: string | undefined,
+  { name, json = false }: ImportFlags,
 ): Promise<void> {
+  const writer = storeWriter(stores(config))
   const source = file === STANDARD ? Bun.stdin.stream() : fileChunks(file)
-  const steps = importModels(storeWriter(stores(config)), source, name)
-  using display = new ProgressDisplay()
-  for (;;) {
-    const { done, value } = await steps.next()
-    if (done === true) {
-      display[Symbol.dispose]()
-      for (const model of value) console.log(`imported '${model}'`)
-      return
+  await interruptible(async (signal) => {
+    using progress = new ProgressPrinter(json)
+    const steps = importModels(writer, untilAborted(source, signal), { rename: name, signal })
+    for (;;) {
+      const { done, value } = await steps.next()
+      if (done === true) {
+        progress.end({ status: "success", models: value })
+        if (!json) for (const model of value) console.log(`imported '${model}'`)
+        return
+      }
+      progress.show(value)
     }
-    const { name: digest, completed, total } = value
-    const status = `importing ${digest.slice(7, 19)}`
-    display.show({ status, digest, completed, total }, performance.now())
-  }
+  })
 }
 
 async function* fileChunks(path: string): AsyncGenerator<Uint8Array> {
@@ -116,11 +137,19 @@ async function* fileChunks(path: string): AsyncGenerator<Uint8Array> {
 export async function verify(
   config: Config,
   names: readonly string[],
-  { repair = false, json = false }: VerifyFlags,
+  flags: VerifyFlags,
+): Promise<void> {
+  await interruptible((signal) => verifyUntil(config, names, { ...flags, signal }))
+}
+
+async function verifyUntil(
+  config: Config,
+  names: readonly string[],
+  { repair = false, json = false, signal }: VerifyFlags & { readonly signal: AbortSignal },
 ): Promise<void> {
   const all = stores(config)
   const bad: BadFile[] = []
-  for await (const found of verifyModels(all.all, names)) {
+  for await (const found of verifyModels(all.all, names, signal)) {
     if (json) console.log(JSON.stringify(found))
     if (found.kind === "done") {
       if (found.problems > 0) process.exitCode = 1

@@ -18,8 +18,11 @@ export async function remove(client: Client, models: readonly string[]): Promise
   for (const model of models) {
     // One after the other, so that it is clear which ones are gone.
     await unload(client, model)
-    await client.delete(model)
+    const keptIn = await client.delete(model)
     console.log(`deleted '${model}'`)
+    if (keptIn !== undefined) {
+      console.error(`'${model}' is still listed: there is another in ${keptIn}`)
+    }
   }
 }
 
