@@ -23,18 +23,21 @@ import { generalMetadata } from "./model-card.ts"
 import { modelParameters } from "./parameters.ts"
 import { partWeights } from "./quantised.ts"
 import { finiteNumbers, llama3Factors, originalContext, ropeOf } from "./rope.ts"
-import { elementsOf, type StoredTensor } from "./safetensors.ts"
+import { elementBytes, elementsOf, type StoredTensor } from "./safetensors.ts"
 import { plannedBytes, tensorSource } from "./stream.ts"
 import { type PlannedTensor, planTensors, storedType } from "./tensors.ts"
 import { embeddingRows, readVocabulary } from "./vocabulary.ts"
 
 /** All of {@link ConvertType}. */
-export const CONVERT_TYPES = ["auto", "f32", "f16", "bf16", "q8_0"] as const
+export const CONVERT_TYPES = ["auto", "source", "f32", "f16", "bf16", "q8_0"] as const
 
-/** What most tensors are written as; "auto" keeps the 16-bit type of the original. */
+/**
+ * What most tensors are written as; "auto" keeps the 16-bit type of the original, "source" also takes 8 bits for an
+ * original in 8 bits.
+ */
 export type ConvertType = (typeof CONVERT_TYPES)[number]
 
-const OUTPUT_TYPES: Readonly<Record<Exclude<ConvertType, "auto">, OutputType>> = {
+const OUTPUT_TYPES: Readonly<Record<Exclude<ConvertType, "auto" | "source">, OutputType>> = {
   f32: "F32",
   f16: "F16",
   bf16: "BF16",
@@ -149,13 +152,20 @@ export function readConfig(folder: ModelFolder): JsonObject {
   throw folder.missing('"config.json"')
 }
 
-/** What "auto" means is decided by the first matrix in 16 bits. */
+/** What "auto" means is decided by the first matrix in 16 bits; what "source" means, by what most weights have. */
 export function outputType(asked: ConvertType, stored: readonly StoredTensor[]): OutputType {
-  if (asked !== "auto") return OUTPUT_TYPES[asked]
+  if (asked !== "auto" && asked !== "source") return OUTPUT_TYPES[asked]
+  if (asked === "source" && isEightBit(stored)) return "Q8_0"
   const first = stored.find(
     ({ shape, type }) => shape.length > 1 && (type === "BF16" || type === "F16"),
   )
   return first?.type === "BF16" ? "BF16" : "F16"
+}
+
+function isEightBit(stored: readonly StoredTensor[]): boolean {
+  const elements = (tensors: readonly StoredTensor[]) =>
+    tensors.reduce((sum, { shape }) => sum + elementsOf(shape), 0)
+  return 2 * elements(stored.filter(({ type }) => elementBytes(type) === 1)) > elements(stored)
 }
 
 /** Factors of rotary embeddings, which are tensors in a GGUF file. */

@@ -59,9 +59,12 @@ export async function* convertFiles(
 /** Types that are written without the quantiser. */
 const TYPES: Readonly<Record<string, ConvertType>> = { F32: "f32", F16: "f16", BF16: "bf16" }
 
-/** The type to convert to: what is wanted, when the converter can write it without loss of its own. */
+/**
+ * The type to convert to: what is wanted, when the converter can write it without loss of its own; the source of a
+ * quantisation; as many bits as the original has when nothing is wanted.
+ */
 export function convertType(quantization = ""): ConvertType {
-  return TYPES[quantization] ?? "auto"
+  return quantization === "" ? "source" : (TYPES[quantization] ?? "auto")
 }
 
 /** The error for files of which none is a model. */

@@ -7,6 +7,7 @@
  * @module
  */
 
+import type { ModelFacts } from "../gguf/facts.ts"
 import type { Digest } from "../store/digest.ts"
 import { type Layer, type Manifest, MEDIA_TYPES, type ModelConfig } from "../store/manifest.ts"
 import { type ModelName, parseName, shortName, splitSource } from "../store/name.ts"
@@ -15,6 +16,7 @@ import { readConfig, type StoredModel } from "../store/store.ts"
 import { blobsOf } from "../store/writer.ts"
 import { CriaError } from "../util/errors.ts"
 import { blobFile, ensureOwn } from "./blobs.ts"
+import { chatFormatOf } from "./chat-format.ts"
 import {
   type ConversionJob,
   convertFiles,
@@ -219,7 +221,27 @@ async function* baseOfFiles(
   signal: AbortSignal,
 ): AsyncGenerator<Progress, Base> {
   const weights = yield* weightsFiles(parts, request, { files: request.files }, signal)
-  return { weights, others: [], texts: NO_TEXTS, config: {} }
+  const model = weights.findLast(({ mediaType }) => mediaType === MEDIA_TYPES.model)
+  const isAsked = Boolean(request.texts.template) || model?.facts.poolingType !== undefined
+  const params = model === undefined || isAsked ? undefined : yield* stopsOf(model.facts)
+  return { weights, others: [], texts: { ...NO_TEXTS, params }, config: {} }
+}
+
+/** Says how the model will be asked; the texts at which its answers end. */
+async function* stopsOf({
+  chatTemplate = "",
+}: ModelFacts): AsyncGenerator<Progress, ResolvedTexts["params"]> {
+  const format = chatFormatOf(chatTemplate)
+  if (format !== undefined) {
+    yield { status: `using autodetected template ${format.name}` }
+    return { stop: format.stops }
+  }
+  const status =
+    chatTemplate === ""
+      ? "no chat template: the model gets prompts as they are"
+      : "using the chat template of the model's file"
+  yield { status }
+  return undefined
 }
 
 /** Files in either form; `base` is the model that an adapter is for. */

@@ -52,6 +52,7 @@ describe("/api/create — from safetensors", () => {
     const reply = await create({ model: "converted", files })
     expect(statuses(reply)).toEqual([
       "converting model",
+      "using the chat template of the model's file",
       expect.stringMatching(/^creating new layer sha256:/),
       expect.stringMatching(/^creating new layer sha256:/),
       "writing manifest",
@@ -87,6 +88,17 @@ describe("/api/create — from safetensors", () => {
     expect(server.app.resolver.resolve("two").stored.modelPath).toBe(modelPath)
     expect(existsSync(modelPath)).toBe(true)
     await remove("two")
+  })
+
+  test("keeps 8 bits in 8 bits, unless another type is wanted", async () => {
+    using model = new TestModel("fp8-blocks")
+    const files = await upload(model)
+    await create({ model: "eight", files })
+    await create({ model: "sixteen", files, quantize: "bf16" })
+    const typeOf = (name: string) => server.app.resolver.resolve(name).facts.quantization
+    expect([typeOf("eight"), typeOf("sixteen")]).toEqual(["Q8_0", "BF16"])
+    await remove("eight")
+    await remove("sixteen")
   })
 
   test("speaks of files by the names that the client gave them", async () => {
