@@ -163,9 +163,12 @@ export function outputType(asked: ConvertType, stored: readonly StoredTensor[]):
 }
 
 function isEightBit(stored: readonly StoredTensor[]): boolean {
-  const elements = (tensors: readonly StoredTensor[]) =>
-    tensors.reduce((sum, { shape }) => sum + elementsOf(shape), 0)
-  return 2 * elements(stored.filter(({ type }) => elementBytes(type) === 1)) > elements(stored)
+  const eight = stored.filter(({ type }) => elementBytes(type) === 1)
+  return 2 * elementsIn(eight) > elementsIn(stored)
+}
+
+function elementsIn(tensors: readonly StoredTensor[]): number {
+  return tensors.reduce((sum, { shape }) => sum + elementsOf(shape), 0)
 }
 
 /** Factors of rotary embeddings, which are tensors in a GGUF file. */

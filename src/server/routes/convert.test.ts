@@ -39,6 +39,10 @@ function blobs(): string[] {
   return readdirSync(join(server.app.folder.root, "blobs")).toSorted()
 }
 
+function typeOf(model: string): string {
+  return server.app.resolver.resolve(model).facts.quantization
+}
+
 async function remove(model: string): Promise<void> {
   const body = JSON.stringify({ model })
   expect((await server.request("/api/delete", { method: "DELETE", body })).status).toBe(200)
@@ -95,7 +99,6 @@ describe("/api/create — from safetensors", () => {
     const files = await upload(model)
     await create({ model: "eight", files })
     await create({ model: "sixteen", files, quantize: "bf16" })
-    const typeOf = (name: string) => server.app.resolver.resolve(name).facts.quantization
     expect([typeOf("eight"), typeOf("sixteen")]).toEqual(["Q8_0", "BF16"])
     await remove("eight")
     await remove("sixteen")

@@ -3,7 +3,7 @@ import { hash } from "node:crypto"
 import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 
-import { pair, type RawTensor, rawBytes, string, tensor } from "../../gguf/raw-file.ts"
+import { pair, type RawTensor, rawBytes, string, tensor as rawTensor } from "../../gguf/raw-file.ts"
 import { encodeGguf, type GgufInput, packStrings, text, u32 } from "../../gguf/write.ts"
 import { manifestPath, parseName } from "../../store/name.ts"
 import { TestServer, type TestReply } from "../test-server.ts"
@@ -379,7 +379,7 @@ describe("/api/create — quantising what is damaged", () => {
     ["larger than the file", [{ dims: [2n ** 20n] }]],
   ])("a tensor %s fails before anything is read", async (_, tensors) => {
     await using server = await TestServer.start()
-    const bytes = rawBytes({ ...head, tensors: tensors.map(tensor) })
+    const bytes = rawBytes({ ...head, tensors: tensors.map(rawTensor) })
     const digest = await put(server, Buffer.from(bytes))
     const before = blobs(server)
     for (const field of ["files", "draft_files"]) {
