@@ -80,6 +80,16 @@ describe("exportModels() and importModels()", () => {
     expect(readdirSync(join(target.root, "blobs"))).toEqual([])
   })
 
+  test("a file that does not fit on the disk is not begun", async () => {
+    using target = new TestStore()
+    const source = { name: `blobs/sha256/${"ab".repeat(32)}`, size: 5e14, content: [] }
+    await rejects(imported(target, writeTar([source])), {
+      code: "unavailable",
+      message: /^Cannot store a file: it takes 500 TB/,
+    })
+    expect(readdirSync(join(target.root, "blobs"))).toEqual([])
+  })
+
   test("a single model can get another name", async () => {
     using source = twoModels()
     using target = new TestStore()

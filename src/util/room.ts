@@ -41,7 +41,8 @@ export function freeBytes(path: string): number {
  */
 export function requireRoom(path: string, bytes: number, action: string): void {
   const free = freeBytes(path)
-  if (free >= bytes) return
+  // What is no number says nothing.
+  if (!(free < bytes)) return
   const text = `${action}: it takes ${formatBytes(bytes)}, "${path}" has room for ${formatBytes(free)}`
   throw new CriaError("unavailable", text, { hint: HINT })
 }

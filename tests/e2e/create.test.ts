@@ -375,6 +375,32 @@ describe("a disk that is too small", () => {
   })
 })
 
+describe("a store on another disk", () => {
+  test.skipIf(!existsSync("/dev/shm"))(
+    "copies what it takes of others, with progress",
+    async () => {
+      const store = mkdtempSync("/dev/shm/cria-store-")
+      try {
+        await cria("create", "theirs", "-f", modelfile(`FROM ${floats}\n`))
+        await using other = await world.serve({ CRIA_MODELS: store, CRIA_READ_MODELS: world.store })
+        const args = ["create", "ours", "-f", modelfile("FROM theirs\nSYSTEM x\n")]
+        expect(await runAt(other, args)).toMatchObject({
+          code: 0,
+          stderr: expect.stringMatching(
+            /copying [0-9a-f]{12}: \d+% .*copying [0-9a-f]{12}: 100% /s,
+          ),
+        })
+        expect(await runAt(other, ["cp", "theirs", "copy"])).toMatchObject({ code: 0 })
+        expect((await runAt(other, ["rm", "ours", "copy"])).code).toBe(0)
+        expect(blobs(store)).toEqual([])
+        await cria("rm", "theirs")
+      } finally {
+        rmSync(store, { recursive: true, force: true })
+      }
+    },
+  )
+})
+
 describe("a store whose blobs are on another disk", () => {
   test.skipIf(!existsSync("/dev/shm"))("takes safetensors", async () => {
     if (!existsSync(join(HF_FOLDER, "model.safetensors"))) return

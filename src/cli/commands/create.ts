@@ -75,7 +75,7 @@ export async function create(
       ...files,
       imatrix: new Map(imatrix === undefined ? [] : [["imatrix", resolve(imatrix)] as const]),
     }
-    const discard: string[] = []
+    const discard = new Set<string>()
     for (let attempt = 1; ; attempt++) {
       const uploads = await uploadAll(uploader, all, discard)
       try {
@@ -101,11 +101,11 @@ interface AllFiles extends Omit<Gathered, "from"> {
 async function uploadAll(
   uploader: Uploader,
   { files, adapters, draftFiles, imatrix }: AllFiles,
-  discard: string[],
+  discard: Set<string>,
 ): Promise<RequestFields> {
   const digestsOf = async (map: FileMap): Promise<Record<string, string>> => {
     const uploads = await uploader.putAll(map)
-    discard.push(...[...uploads.values()].flatMap(({ digest, isNew }) => (isNew ? [digest] : [])))
+    for (const { digest, isNew } of uploads.values()) if (isNew) discard.add(digest)
     return Object.fromEntries([...uploads].map(([name, { digest }]) => [name, digest]))
   }
   const field = async (name: string, map: FileMap) =>
@@ -115,7 +115,7 @@ async function uploadAll(
     ...(await field("adapters", adapters)),
     ...(await field("draft_files", draftFiles)),
     ...(await digestsOf(imatrix)),
-    discard,
+    discard: [...discard],
   }
 }
 

@@ -6,10 +6,15 @@
 
 import type { Client } from "../../client/client.ts"
 import { CriaError } from "../../util/errors.ts"
+import { Spinner } from "../output.ts"
 
 /** Gives a model another name. */
 export async function copy(client: Client, source: string, destination: string): Promise<void> {
-  await client.copy(source, destination)
+  {
+    // Of a model in another store, on another disk, gigabytes are copied.
+    using _ = new Spinner()
+    await client.copy(source, destination)
+  }
   console.log(`copied '${source}' to '${destination}'`)
 }
 
