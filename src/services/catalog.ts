@@ -8,6 +8,7 @@ import type { GgufValue } from "../gguf/format.ts"
 import { readArray } from "../gguf/read.ts"
 import type { Pool, PoolEntry } from "../pool/pool.ts"
 import type { EngineStatus } from "../runner/protocol.ts"
+import { FileMemory, stampOf } from "../store/file-memory.ts"
 import type { ModelConfig } from "../store/manifest.ts"
 import { shortName } from "../store/name.ts"
 import { type ModelStore, readConfig, type StoredModel } from "../store/store.ts"
@@ -56,6 +57,7 @@ export class Catalog {
   readonly #resolver: Resolver
   readonly #pool: Pool<ModelRunner>
   readonly #log: Logger
+  readonly #configs = new FileMemory<ModelConfig>()
 
   constructor(parts: { resolver: Resolver; pool: Pool<ModelRunner>; log: Logger }) {
     this.#resolver = parts.resolver
@@ -116,10 +118,21 @@ export class Catalog {
     }
   }
 
+  #config(store: ModelStore, { manifest }: StoredModel): ModelConfig {
+    const path = store.blobPath(manifest.config.digest)
+    if (path === undefined) return readConfig(store, manifest)
+    const stamp = stampOf(path, Date.now())
+    const known = this.#configs.find(path, stamp)
+    if (known !== undefined) return known
+    const config = readConfig(store, manifest)
+    this.#configs.keep(path, stamp, config)
+    return config
+  }
+
   #describe(store: ModelStore, model: StoredModel): InstalledModel[] {
     const name = shortName(model.name)
     try {
-      const config = readConfig(store, model.manifest)
+      const config = this.#config(store, model)
       const { id, sizeBytes, modifiedAt } = model
       return [{ name, namespace: model.name.namespace, id, sizeBytes, modifiedAt, config }]
     } catch (error) {

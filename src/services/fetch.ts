@@ -12,9 +12,9 @@ import { checkRoom, notedBytes } from "../registry/partial.ts"
 import type { Patience } from "../registry/retry.ts"
 import type { Digest } from "../store/digest.ts"
 import type { StoreWriter } from "../store/writer.ts"
+import { ensureOwn } from "./blobs.ts"
 import { type Progress, watched } from "./progress.ts"
 import type { Stores } from "./stores.ts"
-import { ensureOwn } from "./weights.ts"
 
 /** What fetching works with. */
 export interface FetchContext {
@@ -29,9 +29,6 @@ export interface WantedBlob {
   readonly digest: Digest
   readonly size: number
 }
-
-/** For those who do not cancel. */
-const NEVER: AbortSignal = new AbortController().signal
 
 /**
  * Finds out before a pull whether there is room for all that it has to fetch.
@@ -71,8 +68,11 @@ export async function* fetchBlob(
     await using download = downloads.join(job)
     for await (const completed of watched(download, signal)) yield { ...line, completed }
   } else if (place === "own") writer.touchBlob(digest)
-  // One that another store has is linked or copied.
-  else await ensureOwn({ store: stores.all, writer, command: [] }, digest, signal ?? NEVER)
+  else {
+    // One that another store has is linked or copied.
+    for await (const { completed = 0 } of ensureOwn({ store: stores.all, writer }, digest, signal))
+      yield { ...line, completed }
+  }
   yield { ...line, completed: size }
 }
 

@@ -20,7 +20,8 @@ import { configOf, type CreateTexts } from "./create-texts.ts"
 import { checkPullRoom, fetchBlob, type FetchContext, type WantedBlob } from "./fetch.ts"
 import type { Progress } from "./progress.ts"
 import type { Installed } from "./pull.ts"
-import { mergeParts, type WeightsLayer } from "./weights.ts"
+import { Scratch } from "./scratch.ts"
+import { layerOf, mergeParts, type WeightsLayer } from "./weights.ts"
 
 /** Where a manifest of ours says which files its weights were merged from. */
 const PARTS_ANNOTATION = "cria.merged-from"
@@ -63,14 +64,12 @@ export async function* pullSplit(
   const source = hubBlobs(hub, quant.parts)
   for (const part of parts) yield* fetchBlob(context, part, source, signal)
   yield { status: "verifying sha256 digest" }
-  const create = { store: stores.all, writer, command: [] }
-  const files = new Map(parts.map(({ digest }, i) => [partName(i, parts.length), digest]))
-  const layer = yield* mergeParts(
-    create,
-    quant.label,
-    files,
-    signal ?? new AbortController().signal,
-  )
+  using scratch = new Scratch(writer)
+  const create = { store: stores.all, writer, command: [], scratch }
+  const digests = parts.map(({ digest }) => digest)
+  const { signal: never } = new AbortController()
+  const merged = yield* mergeParts(create, quant.label, digests, signal ?? never)
+  const layer = yield* layerOf(create, merged, signal ?? never)
   if (layer.mediaType !== MEDIA_TYPES.model) throw cannotMerge(target)
   yield { status: "writing manifest" }
   const bytes = await makeManifest(context, layer, parts)
@@ -118,12 +117,6 @@ function noteOf(parts: readonly WantedBlob[]): Buffer {
 /** Stands for the files. Their own digests would count as blobs that the model needs. */
 function annotationOf(parts: readonly WantedBlob[]): string {
   return hash("sha256", parts.map(({ digest }) => digest).join(), "hex")
-}
-
-/** The name that the header of a part expects. */
-function partName(index: number, count: number): string {
-  const [number, total] = [index + 1, count].map((value) => String(value).padStart(5, "0"))
-  return `model-${number}-of-${total}.gguf`
 }
 
 function cannotMerge({ name, quant }: SplitTarget): CriaError {

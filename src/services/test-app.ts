@@ -48,6 +48,9 @@ export interface TestModel {
 /** A chat template of a model that can think and call tools. */
 export const ABLE_TEMPLATE = "{{ tools }}{{ messages }}<think></think>"
 
+/** Starts this program as a process of its own. */
+const SELF = [process.execPath, join(import.meta.dirname, "../main.ts")]
+
 /** Usage of every scripted answer. */
 export const TEST_USAGE = {
   promptTokens: 11,
@@ -188,7 +191,7 @@ export class TestApp implements App {
     const { goTemplate } = this.config
     const store = openStore(this.folder.root, { readOnly: false })
     this.stores = { own: store, folders: [store], all: store }
-    this.library = new Library(this.stores, { keepsUnused: false, command: [] })
+    this.library = new Library(this.stores, { keepsUnused: false, command: SELF })
     this.transfers = new Transfers({
       stores: this.stores,
       cache: join(this.folder.root, "cache"),

@@ -330,7 +330,10 @@ describe("cria cp, rm, export, import, verify", () => {
     })
     const archive = join(world.folder, "models.tar")
     const exported = await cria("export", "mine", "you/copy:1", "-o", archive)
-    expect(exported).toMatchObject({ code: 0, stderr: "" })
+    expect(exported).toMatchObject({
+      code: 0,
+      stderr: expect.stringMatching(/^exporting to .*models\.tar: 0% 0 B.*: 100% /s),
+    })
     await using other = new World()
     const imported = await other.run(["import", archive])
     expect(imported.stdout).toBe("imported 'mine:latest'\nimported 'you/copy:1'\n")

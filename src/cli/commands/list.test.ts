@@ -83,6 +83,14 @@ describe("cria list", () => {
     expect(rows.map((row) => row.split(" ")[0])).toEqual(names)
   })
 
+  test("prints what the API says, for scripts", async () => {
+    const [line = "", ...rest] = await printed(() =>
+      list(clientWith(models), "tow", { json: true }),
+    )
+    expect(rest).toEqual([])
+    expect(JSON.parse(line)).toEqual([models[2]])
+  })
+
   test("without models prints the header", async () => {
     expect(await printed(() => list(clientWith([])))).toEqual(["NAME    ID    SIZE    MODIFIED·"])
   })
@@ -99,6 +107,12 @@ describe("cria ps", () => {
       "NAME           ID              SIZE      PROCESSOR    CONTEXT    UNTIL··············",
       "tiny:latest    0123456789ab    1.5 GB    100% CPU     4096       4 minutes from now····",
     ])
+  })
+
+  test("prints what the API says, for scripts", async () => {
+    const model = loaded("tiny:latest", {})
+    const [line = ""] = await printed(() => ps(clientWith([model]), "", { json: true }))
+    expect(JSON.parse(line)).toEqual([model])
   })
 
   test("without models prints the header", async () => {

@@ -13,17 +13,35 @@ import { formatTable } from "../output.ts"
 /** Further ahead than this is for ever. */
 const FOREVER_MS = 20 * 365 * 24 * 3_600_000
 
+/** Flags of `list` and `ps`. */
+export interface ListFlags {
+  readonly json?: boolean
+}
+
 /** Prints the installed models whose name begins with `prefix`, in any case. */
-export async function list(client: Client, prefix = ""): Promise<void> {
+export async function list(
+  client: Client,
+  prefix = "",
+  { json = false }: ListFlags = {},
+): Promise<void> {
   const models = await client.tags()
   const shown = models.filter(({ name }) => name.toLowerCase().startsWith(prefix.toLowerCase()))
-  console.log(formatTable(["NAME", "ID", "SIZE", "MODIFIED"], shown.map(listRow)))
+  if (json) console.log(JSON.stringify(shown))
+  else console.log(formatTable(["NAME", "ID", "SIZE", "MODIFIED"], shown.map(listRow)))
 }
 
 /** Prints the loaded models whose name begins with `prefix`. */
-export async function ps(client: Client, prefix = ""): Promise<void> {
+export async function ps(
+  client: Client,
+  prefix = "",
+  { json = false }: ListFlags = {},
+): Promise<void> {
   const models = await client.ps()
   const shown = models.filter(({ name }) => name.startsWith(prefix))
+  if (json) {
+    console.log(JSON.stringify(shown))
+    return
+  }
   const header = ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"]
   console.log(
     formatTable(

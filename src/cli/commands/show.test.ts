@@ -41,6 +41,14 @@ function section(title: string, reply: Partial<ShowReply>, isVerbose = false): s
   return found?.split("\n").slice(1) ?? []
 }
 
+test("cria show — for scripts prints what the API says", async () => {
+  await using server = await TestServer.start()
+  using terminal = new TestTerminal()
+  const client = new Client("http://localhost", (url, init) => server.request(url, init))
+  await show(client, "tiny", { json: true })
+  expect(JSON.parse(terminal.stdout)).toEqual(await client.show("tiny"))
+})
+
 describe("cria show — the overview", () => {
   test("is Ollama's, trailing blanks included", () => {
     expect(shown({})).toBe(

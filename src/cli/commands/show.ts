@@ -18,6 +18,7 @@ export interface ShowFlags {
   readonly verbose?: boolean
   readonly fit?: boolean
   readonly insecure?: boolean
+  readonly json?: boolean
 }
 
 const SECTIONS = ["license", "modelfile", "parameters", "system", "template"] as const
@@ -43,7 +44,8 @@ export async function show(client: Client, model: string, flags: ShowFlags): Pro
   const isVerbose = flags.verbose === true
   const reply = await client.show(model, isVerbose)
   const [raw] = wanted
-  if (raw === undefined) process.stdout.write(overview(reply, isVerbose))
+  if (flags.json === true) console.log(JSON.stringify(reply))
+  else if (raw === undefined) process.stdout.write(overview(reply, isVerbose))
   else if (raw === "system" || raw === "template") process.stdout.write(reply[raw] ?? "")
   else console.log(reply[raw] ?? "")
 }
