@@ -17,6 +17,7 @@ import type { SamplingOptions } from "../engine/sampling.ts"
 import { type ModelFacts, kvBytesPerToken, modelFacts } from "../gguf/facts.ts"
 import type { TensorTypeName } from "../gguf/format.ts"
 import { readModel } from "../gguf/split.ts"
+import { readLoadable } from "../gguf/translate.ts"
 import { assert, CriaError } from "../util/errors.ts"
 import { memoryState } from "../util/memory.ts"
 import { answerEvents } from "./answer.ts"
@@ -26,7 +27,6 @@ import { type PreparedPrompt, PromptBuilder } from "./prompt.ts"
 import type { AnswerRequest, LoadedFacts, LoadOptions } from "./request.ts"
 import { afterThinking } from "./thinking-grammar.ts"
 import { createTiers } from "./tiers.ts"
-import { loadablePath } from "./translate.ts"
 
 /** Tokens in a step: llama.cpp's own default, beyond which prefill gets no faster on CPUs. */
 const BATCH_TOKENS = 512
@@ -51,8 +51,6 @@ export interface LoadHooks {
   /** Fractions from 0 to 1. */
   readonly onProgress?: (fraction: number) => void
   readonly signal?: AbortSignal
-  /** Folder for files that can be made again; some models of Ollama's registry need one. */
-  readonly cache?: string
 }
 
 /** See the module. Dispose it to free everything. */
@@ -100,9 +98,7 @@ export class LocalModel implements AsyncDisposable {
     options: LoadOptions,
     hooks: LoadHooks = {},
   ): Promise<LocalModel> {
-    const { cache } = hooks
-    const path = await loadablePath(options.path, { cache, label: options.name })
-    const { paths, header, otherParts } = readModel(path, { label: options.name })
+    const { paths, header, otherParts, view } = readLoadable(options.path, options.name)
     const facts = modelFacts(header, otherParts)
     refuseOther(options.name, facts)
     for (const file of options.adapters ?? []) checkAdapter(file, options.name, facts)
@@ -119,6 +115,7 @@ export class LocalModel implements AsyncDisposable {
     )
     const model = await loadModel(library, {
       paths,
+      view,
       adapters: options.adapters ?? [],
       ...hooks,
       gpuLayers: options.gpuLayers ?? -1,
