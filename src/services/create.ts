@@ -107,6 +107,7 @@ export async function* createModel(
     )
   }
   yield* install({ context, name, request, base, weights }, signal)
+  if (draft.length > 0) yield { status: "the DRAFT model is kept, but not used yet" }
   yield { status: "success" }
 }
 

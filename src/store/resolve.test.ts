@@ -203,13 +203,25 @@ describe("resolveModel()", () => {
     )
   })
 
-  test("refuses models without weights: cloud stubs and MLX models", () => {
+  test("refuses models without weights, with the reason", () => {
     using folder = new TestStore()
-    folder.model("stub", [], { remote_host: "https://ollama.com" })
+    folder.model("stub", [])
     folder.model("mlx", [folder.blob(MEDIA_TYPES.tensor, "t")], { model_format: "safetensors" })
     expect(() => resolve(folder, "stub")).toThrow('Cannot run "stub:latest": it has no weights')
     expect(() => resolve(folder, "mlx")).toThrow(
       "this model requires MLX support, but the MLX runtime is not available",
+    )
+  })
+
+  test("refuses models that answer elsewhere, and says where", () => {
+    using folder = new TestStore()
+    folder.model("far", [], { remote_host: "https://ollama.com:443", remote_model: "gpt-oss:120b" })
+    expect(() => resolve(folder, "far")).toThrow(
+      expect.objectContaining({
+        code: "invalid-input",
+        message: "ollama cloud is disabled: remote model is unavailable",
+        hint: '"far:latest" is "gpt-oss:120b" of https://ollama.com:443; cria runs models on this machine',
+      }),
     )
   })
 })
