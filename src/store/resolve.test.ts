@@ -88,7 +88,7 @@ describe("resolveModel()", () => {
       "Me/Full:v1",
       [
         folder.blob(MEDIA_TYPES.model, "weights 1"),
-        folder.blob(MEDIA_TYPES.model, "weights 2"),
+        { ...folder.blob(MEDIA_TYPES.model, "weights 2"), from: "base:latest" },
         folder.blob(MEDIA_TYPES.projector, "projector 1"),
         folder.blob(MEDIA_TYPES.projector, "projector 2"),
         folder.blob(MEDIA_TYPES.adapter, "adapter"),
@@ -115,6 +115,7 @@ describe("resolveModel()", () => {
       id: expect.stringMatching(/^[0-9a-f]{64}$/),
       modifiedAt: expect.any(Date),
       sizeBytes: expect.any(Number),
+      parentModel: "base:latest",
       template: "{{ .Prompt }}",
       system: "Be brief.",
       params: { temperature: 0.7, stop: ["<eot>"] },
@@ -128,6 +129,7 @@ describe("resolveModel()", () => {
     using folder = new TestStore()
     folder.weights("m")
     expect(resolve(folder, "m")).toMatchObject({
+      parentModel: undefined,
       projectorPaths: [],
       adapterPaths: [],
       draftPath: undefined,

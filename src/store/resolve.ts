@@ -41,6 +41,8 @@ export interface ResolvedModel extends ResolvedTexts {
   readonly sizeBytes: number
   /** GGUF of the weights. */
   readonly modelPath: string
+  /** The model that the weights were taken from, as its manifest calls it. */
+  readonly parentModel: string | undefined
   readonly projectorPaths: readonly string[]
   readonly adapterPaths: readonly string[]
   /** GGUF of the draft model for speculative decoding. */
@@ -166,6 +168,7 @@ function readLayers(store: ModelStore, model: StoredModel): ResolvedModel {
     modifiedAt,
     sizeBytes,
     modelPath,
+    parentModel: layersOf(manifest, MEDIA_TYPES.model).at(-1)?.from,
     projectorPaths: paths(MEDIA_TYPES.projector),
     adapterPaths: paths(MEDIA_TYPES.adapter),
     draftPath: paths(MEDIA_TYPES.draft).at(-1),
