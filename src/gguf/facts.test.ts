@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test"
 
-import { kvBytesPerToken, modelFacts, parameterLabel } from "./facts.ts"
+import { kvBytesPerToken, modelFacts } from "./facts.ts"
 import { type GgufHeader, type GgufScalar, type GgufValue } from "./format.ts"
 import { readGguf } from "./read.ts"
 import { f32, flag, text, u32 } from "./write.ts"
@@ -194,22 +194,5 @@ describe("kvBytesPerToken()", () => {
   test("depends on both types", () => {
     const facts = factsOf("llama", LLAMA)
     expect(kvBytesPerToken(facts, "Q8_0", "Q4_0")).toBe(4 * 2 * (2 * 34 + 2 * 18))
-  })
-})
-
-describe("parameterLabel()", () => {
-  test.each([
-    [0, "0"],
-    [999, "999"],
-    [1_000, "1K"],
-    [22_100, "22K"],
-    [4_000_000, "4M"],
-    [133_700_000, "133.70M"],
-    [494_032_768, "494.03M"],
-    [7_000_000_000, "7B"],
-    [7_615_616_512, "7.6B"],
-    [1_235_814_432, "1.2B"],
-  ])("writes %i as %s", (count, label) => {
-    expect(parameterLabel(count)).toBe(label)
   })
 })

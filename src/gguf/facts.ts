@@ -8,6 +8,7 @@
  */
 
 import { CriaError } from "../util/errors.ts"
+import { formatCount } from "../util/units.ts"
 import { integerOf, integersOf, RECURRENT_ARCHITECTURES } from "./check.ts"
 import {
   elementsBytes,
@@ -133,7 +134,7 @@ export function modelFacts(header: GgufHeader, otherParts: readonly GgufHeader[]
     name: keys.text("general.name"),
     generalType: keys.text("general.type"),
     parameterCount,
-    parameterLabel: parameterLabel(parameterCount),
+    parameterLabel: formatCount(parameterCount),
     quantization: fileTypeLabel(integerOf(header.metadata.get("general.file_type"))),
     fileBytes: sum(parts.map((part) => part.fileBytes)),
     weightsBytes: sum(tensors.map((tensor) => tensor.bytes)),
@@ -168,18 +169,6 @@ export function kvBytesPerToken(
     elementsBytes(tensorType(keyType), facts.keyElementsPerToken) +
     elementsBytes(tensorType(valueType), facts.valueElementsPerToken)
   )
-}
-
-/** A number of parameters for people, as Ollama writes it: "7.6B", "494.03M", "22K", "7B" when whole. */
-export function parameterLabel(count: number): string {
-  if (count >= 1e9) return `${shorten(count / 1e9, 1)}B`
-  if (count >= 1e6) return `${shorten(count / 1e6, 2)}M`
-  if (count >= 1e3) return `${(count / 1e3).toFixed(0)}K`
-  return String(count)
-}
-
-function shorten(value: number, decimals: number): string {
-  return value.toFixed(Number.isInteger(value) ? 0 : decimals)
 }
 
 function attentionFacts(
