@@ -14,6 +14,7 @@ import { join } from "node:path"
 
 import { Ollama } from "ollama"
 
+import { text as ggufText, writeGguf } from "../../src/gguf/write.ts"
 import { writeFloats, writeImportance } from "../weights.ts"
 import { DRAFT, ndjson, residentBytes, type Server, World } from "./support.ts"
 
@@ -362,6 +363,21 @@ describe("cria cp, rm, export, import, verify", () => {
     expect(found.stdout).toContain("cria pull demo2:latest")
     expect((await other.run(["verify", "--repair"])).stdout).toContain("removed 1 damaged file")
     expect(existsSync(blob)).toBe(false)
+  })
+})
+
+describe("models of Ollama's registry", () => {
+  test("that cannot be translated are refused with the reason and what to take", async () => {
+    const file = join(world.folder, "mllama.gguf")
+    const metadata = new Map([["general.architecture", ggufText("mllama")]])
+    await writeGguf(file, { metadata, tensors: [] })
+    world.install("llama3.2-vision", file)
+    const reply = await server.post("/api/generate", { model: "llama3.2-vision", prompt: "Hi" })
+    expect(reply.status).toBe(503)
+    expect(await reply.text()).toContain("llama.cpp has no Llama 3.2 Vision")
+    const { code, stderr } = await cria("run", "llama3.2-vision", "Hi")
+    expect(code).toBe(1)
+    expect(stderr).toContain("cria pull llama3.1")
   })
 })
 
