@@ -31,6 +31,9 @@ function split(expression: string): object {
 const BYTE_PAIRS: Readonly<Record<string, object>> = {
   "llama-bpe": split(`${CONTRACTIONS}|\\p{N}{1,3}|${REST}`),
   qwen2: split(`${CONTRACTIONS}|\\p{N}|${REST}`),
+  qwen35: split(
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+  ),
   "gpt-2": WORDS,
   starcoder: {
     type: "Sequence",
@@ -148,6 +151,22 @@ describe("convert: real vocabularies cut text as their makers say", () => {
       },
     })
     await checkTokens(real, folder, "llama")
+  })
+
+  test("SentencePiece of gemma-4 in the form of character pairs", async () => {
+    using folder = new Folder()
+    const real = readReal("gemma-4")
+    writeJson(folder, "tokenizer.json", {
+      added_tokens: addedTokens(real),
+      model: {
+        type: "BPE",
+        byte_fallback: true,
+        unk_token: "<unk>",
+        vocab: Object.fromEntries(real.texts.map((text, id) => [text, id])),
+        merges: real.merges,
+      },
+    })
+    await checkTokens(real, folder, "gemma3")
   })
 
   test("word pieces of bert-bge", async () => {
