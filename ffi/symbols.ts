@@ -34,7 +34,7 @@ export const SYMBOLS = {
   cria_job_cancel: { args: ["i32"], returns: "i32" }, // int32_t job
   cria_job_finish: { args: ["i32"], returns: "i32" }, // int32_t job
 
-  cria_model_load: { args: ["buffer", "i32"], returns: "i32" }, // const uint8_t * json, int32_t length
+  cria_model_load: { args: ["buffer", "i32", "buffer", "i32"], returns: "i32" }, // const uint8_t * json, int32_t length, const uint8_t * header, int32_t header_length
   cria_model_free: { args: ["i32"], returns: "i32" }, // int32_t model
   cria_model_info: { args: ["i32"], returns: "i32" }, // int32_t model
   cria_model_pieces: { args: ["i32", "buffer", "i32", "buffer", "buffer"], returns: "i32" }, // int32_t model, uint8_t * bytes, int32_t capacity, int32_t * offsets, uint8_t * attributes

@@ -70,8 +70,11 @@ CRIA_API int32_t cria_job_finish(int32_t job);
  *  "vocab_only": bool, "check_tensors": bool, "main_gpu": int, "split_mode": "none"|"layer"|"row",
  *  "devices": [string], "tensor_split": [number],
  *  "overrides": [{"key": string, "type": "int"|"float"|"bool"|"str", "value": any}],
- *  "adapters": [string] (LoRA files; every context of the model uses them)} */
-CRIA_API int32_t cria_model_load(const uint8_t * json, int32_t length);
+ *  "adapters": [string] (LoRA files; every context of the model uses them),
+ *  "view": {"bytes": int, "ranges": [{"path": string, "from": int, "at": int, "bytes": int}]}}
+ * With a view that is read instead of the paths: a GGUF file that begins with `header` and has at each `at` bytes of
+ * another file, in order; what lies between is zero. It cannot be mapped. Without, header_length is 0. */
+CRIA_API int32_t cria_model_load(const uint8_t * json, int32_t length, const uint8_t * header, int32_t header_length);
 /* CRIA_ERR_STATE while a context of it lives. */
 CRIA_API int32_t cria_model_free(int32_t model);
 /* Text: sizes, trained context, memory kind, special tokens, chat template; see ffi/native.ts ModelInfo. */

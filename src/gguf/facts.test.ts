@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test"
 
-import { kvBytesPerToken, modelFacts, parameterLabel, windowBytesPerToken } from "./facts.ts"
+import { kvBytesPerToken, modelFacts, windowBytesPerToken } from "./facts.ts"
 import { type GgufHeader, type GgufScalar, type GgufValue } from "./format.ts"
 import { readGguf } from "./read.ts"
 import { f32, flag, text, u32 } from "./write.ts"
@@ -314,22 +314,5 @@ describe("the state of a sequence", () => {
     ],
   ])("%s", (_, architecture, keys, bytes) => {
     expect(factsOf(architecture, keys).cache.stateBytes).toBe(bytes)
-  })
-})
-
-describe("parameterLabel()", () => {
-  test.each([
-    [0, "0"],
-    [999, "999"],
-    [1_000, "1K"],
-    [22_100, "22K"],
-    [4_000_000, "4M"],
-    [133_700_000, "133.70M"],
-    [494_032_768, "494.03M"],
-    [7_000_000_000, "7B"],
-    [7_615_616_512, "7.6B"],
-    [1_235_814_432, "1.2B"],
-  ])("writes %i as %s", (count, label) => {
-    expect(parameterLabel(count)).toBe(label)
   })
 })

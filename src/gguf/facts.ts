@@ -7,6 +7,7 @@
  * @module
  */
 
+import { formatCount } from "../util/units.ts"
 import { type CacheShape, cacheShape } from "./cache-shape.ts"
 import { integerOf } from "./check.ts"
 import {
@@ -108,7 +109,7 @@ export function modelFacts(header: GgufHeader, otherParts: readonly GgufHeader[]
     name: keys.text("general.name"),
     generalType: keys.text("general.type"),
     parameterCount,
-    parameterLabel: parameterLabel(parameterCount),
+    parameterLabel: formatCount(parameterCount),
     quantization: fileTypeLabel(integerOf(header.metadata.get("general.file_type"))),
     fileBytes: sum(parts.map((part) => part.fileBytes)),
     weightsBytes: sum(tensors.map((tensor) => tensor.bytes)),
@@ -153,18 +154,6 @@ export function windowBytesPerToken(
     elementsBytes(tensorType(keyType), cache.windowKeyElements) +
     elementsBytes(tensorType(valueType), cache.windowValueElements)
   )
-}
-
-/** A number of parameters for people, as Ollama writes it: "7.6B", "494.03M", "22K", "7B" when whole. */
-export function parameterLabel(count: number): string {
-  if (count >= 1e9) return `${shorten(count / 1e9, 1)}B`
-  if (count >= 1e6) return `${shorten(count / 1e6, 2)}M`
-  if (count >= 1e3) return `${(count / 1e3).toFixed(0)}K`
-  return String(count)
-}
-
-function shorten(value: number, decimals: number): string {
-  return value.toFixed(Number.isInteger(value) ? 0 : decimals)
 }
 
 function attentionFacts(

@@ -6,6 +6,8 @@
  * @module
  */
 
+import { hash } from "node:crypto"
+
 import { createBackend, type NativeBackend } from "../../ffi/backend.ts"
 import { physicalCores } from "../../ffi/machine.ts"
 import { type LoadMode, loadModel, type NativeModel } from "../../ffi/model.ts"
@@ -17,6 +19,7 @@ import { Engine } from "../engine/engine.ts"
 import type { SamplingOptions } from "../engine/sampling.ts"
 import { kvBytesPerToken, type ModelFacts, modelFacts, windowBytesPerToken } from "../gguf/facts.ts"
 import { readModel } from "../gguf/split.ts"
+import { readLoadable } from "../gguf/translate.ts"
 import { assert, CriaError } from "../util/errors.ts"
 import { memoryState } from "../util/memory.ts"
 import { answerEvents } from "./answer.ts"
@@ -28,7 +31,6 @@ import type { AnswerRequest, LoadedFacts, LoadOptions } from "./request.ts"
 import { planSequences } from "./sequence-plan.ts"
 import { afterThinking } from "./thinking-grammar.ts"
 import { createTiers, type StateIdentity, type Tiers } from "./tiers.ts"
-import { loadablePath } from "./translate.ts"
 
 /** Tokens in a step: llama.cpp's own default, beyond which prefill gets no faster on CPUs. */
 const BATCH_TOKENS = 512
@@ -43,8 +45,6 @@ export interface LoadHooks {
   /** Gets a sentence when something goes on without a part of it. */
   readonly warn?: (message: string) => void
   readonly signal?: AbortSignal
-  /** Folder for files that can be made again; some models of Ollama's registry need one. */
-  readonly cache?: string
 }
 
 /** See the module. Dispose it to free everything. */
@@ -93,9 +93,7 @@ export class LocalModel implements AsyncDisposable {
     options: LoadOptions,
     hooks: LoadHooks = {},
   ): Promise<LocalModel> {
-    const { cache } = hooks
-    const path = await loadablePath(options.path, { cache, label: options.name })
-    const { paths, header, otherParts } = readModel(path, { label: options.name })
+    const { paths, header, otherParts, view } = readLoadable(options.path, options.name)
     const facts = modelFacts(header, otherParts)
     refuseOther(options.name, facts)
     checkLoad(options, facts)
@@ -103,6 +101,7 @@ export class LocalModel implements AsyncDisposable {
     const fit = fitContext(fitFacts(facts, options), fitWishes(options), availableBytes(library))
     const model = await loadModel(library, {
       paths,
+      view,
       adapters: options.adapters ?? [],
       ...hooks,
       gpuLayers: options.gpuLayers ?? -1,
@@ -129,7 +128,9 @@ export class LocalModel implements AsyncDisposable {
         llamaVersion: library.system().llama_version,
       }
       const files = [...paths, ...(options.adapters ?? [])]
-      const identity = { files, settings: stateSettings(options, facts, { backend, library }) }
+      const settings = stateSettings(options, facts, { backend, library })
+      const translated = view === undefined ? "" : hash("sha256", view.header, "hex")
+      const identity = { files, settings: { ...settings, translated } }
       const tiers = createTiers(options, identity, hooks.warn ?? (() => {}))
       return new LocalModel({ facts, loaded, model, backend, options, tiers })
     } catch (error) {

@@ -131,8 +131,7 @@ class Runner {
     try {
       const library = this.#openLibrary()
       const { signal } = this.#loading
-      const { cache } = this.#config
-      this.#model = await LocalModel.load(library, options, { onProgress, signal, cache })
+      this.#model = await LocalModel.load(library, options, { onProgress, signal })
       this.send({ type: "ready", facts: this.#model.loaded })
     } catch (error) {
       this.send({ type: "load-failed", failure: toFailure(toCriaError(error)) })

@@ -120,6 +120,7 @@ export async function* createModel(
   for (const file of files) weights.push(yield* layerOf(parts, file, signal))
   yield* install({ context, name, request, base, weights }, signal)
   if (request.discard.length > 0) await context.writer.removeUnreferenced(request.discard)
+  if (drafts.length > 0) yield { status: "the DRAFT model is kept, but not used yet" }
   yield { status: "success" }
 }
 

@@ -95,6 +95,12 @@ describe("cria list", () => {
     expect(await printed(() => list(clientWith([])))).toEqual(["NAME    ID    SIZE    MODIFIED·"])
   })
 
+  test("a model that answers on another machine has no size", async () => {
+    const remote = { ...installed("far:latest", 300, 2 * MINUTE), remote_model: "gpt-oss:120b" }
+    const [, row] = await printed(() => list(clientWith([remote])))
+    expect(row).toBe("far:latest    0123456789ab    -       2 minutes ago····")
+  })
+
   test("a file from the future is not older than now", async () => {
     const [, row] = await printed(() => list(clientWith([installed("x:latest", 5, -DAY)])))
     expect(row).toContain("Less than a second ago")

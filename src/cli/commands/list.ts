@@ -61,9 +61,10 @@ export async function stop(client: Client, model: string): Promise<void> {
   }
 }
 
-function listRow({ name, digest, size, modified_at: modified }: TagsModel): string[] {
+function listRow({ name, digest, size, modified_at: modified, remote_model }: TagsModel): string[] {
   const age = new Date(modified).getTime() - Date.now()
-  return [name, digest.slice(0, 12), formatBytes(size), formatRelative(Math.min(age, 0))]
+  const bytes = remote_model === undefined ? formatBytes(size) : "-"
+  return [name, digest.slice(0, 12), bytes, formatRelative(Math.min(age, 0))]
 }
 
 function psRow(model: PsModel, now: number): string[] {

@@ -30,6 +30,8 @@ import type {
   EngineStatus,
   InstalledModel,
   LoadedModel,
+  ModelConfig,
+  RemoteModel,
 } from "../../services/catalog.ts"
 import type { AnswerCommand } from "../../services/generate.ts"
 import { parametersText } from "../../services/modelfile.ts"
@@ -202,20 +204,17 @@ export async function chatReply(replies: AsyncIterable<ChatReply>): Promise<Chat
 
 /** An entry of GET /api/tags. */
 export function tagsModel({ name, id, sizeBytes, modifiedAt, config }: InstalledModel): TagsModel {
-  const { context_length, embedding_length, capabilities } = config
+  const { context_length, embedding_length, capabilities, remote_model, remote_host } = config
   return {
     name,
     model: name,
+    ...(remote_model ? { remote_model } : {}),
+    ...(remote_host ? { remote_host } : {}),
     modified_at: formatLocal(modifiedAt.getTime()),
     size: sizeBytes,
     digest: id,
     details: {
-      parent_model: "",
-      format: config.model_format ?? "gguf",
-      family: config.model_family ?? "",
-      families: config.model_families ?? null,
-      parameter_size: config.model_type ?? "",
-      quantization_level: config.file_type ?? "",
+      ...configDetails(config),
       ...(context_length === undefined ? {} : { context_length }),
       ...(embedding_length === undefined ? {} : { embedding_length }),
     },
@@ -263,7 +262,7 @@ const HIDDEN_KEYS = ["general.name", "tokenizer.chat_template"]
 
 /** Reply of POST /api/show. */
 export function showReply(described: DescribedModel, system: string): ShowReply {
-  const { model, modelfile, metadata } = described
+  const { model, modelfile, metadata, projector } = described
   const { stored, facts } = model
   const parameters = parametersText(stored.params ?? {})
   const own = model.template?.template.source
@@ -276,7 +275,7 @@ export function showReply(described: DescribedModel, system: string): ShowReply 
     ...(parameters === "" ? {} : { parameters }),
     template,
     ...(shown ? { system: shown } : {}),
-    details: { parent_model: "", ...details(model) },
+    details: { ...details(model), parent_model: stored.parentModel ?? "" },
     ...(stored.messages === undefined
       ? {}
       : { messages: stored.messages.map(({ role, content }) => ({ role, content })) }),
@@ -284,6 +283,7 @@ export function showReply(described: DescribedModel, system: string): ShowReply 
       ...Object.fromEntries(info),
       "general.parameter_count": facts.parameterCount,
     },
+    ...(projector === undefined ? {} : { projector_info: projector }),
     tensors: model.header.tensors.map(({ name, type, dims }) => ({
       name,
       type: type.name,
@@ -295,10 +295,54 @@ export function showReply(described: DescribedModel, system: string): ShowReply 
   }
 }
 
+/** Reply of POST /api/show for a model that answers on another machine. */
+export function remoteReply(remote: RemoteModel): ShowReply {
+  const { config, remoteHost, remoteModel, system, messages, licenses } = remote
+  const { model_family: family, context_length: context, embedding_length: width } = config
+  const parameters = parametersText(remote.params ?? {})
+  return {
+    ...(licenses.length === 0 ? {} : { license: licenses.join("\n") }),
+    modelfile: "",
+    ...(parameters === "" ? {} : { parameters }),
+    ...(system ? { system } : {}),
+    details: configDetails(config),
+    ...(messages === undefined
+      ? {}
+      : { messages: messages.map(({ role, content }) => ({ role, content })) }),
+    remote_model: remoteModel,
+    remote_host: remoteHost,
+    model_info:
+      family === undefined
+        ? {}
+        : {
+            "general.architecture": family,
+            ...(context === undefined ? {} : { [`${family}.context_length`]: context }),
+            ...(width === undefined ? {} : { [`${family}.embedding_length`]: width }),
+          },
+    tensors: [],
+    capabilities: config.capabilities ?? [],
+    modified_at: formatLocal(remote.modifiedAt.getTime()),
+    ...(config.requires === undefined ? {} : { requires: config.requires }),
+  }
+}
+
+/** What a config says, without a look at the weights. */
+function configDetails(config: ModelConfig): ModelDetails {
+  return {
+    parent_model: "",
+    format: config.model_format ?? "gguf",
+    family: config.model_family ?? "",
+    families: config.model_families ?? null,
+    parameter_size: config.model_type ?? "",
+    quantization_level: config.file_type ?? "",
+  }
+}
+
 function details({ stored, facts }: RunnableModel): ModelDetails {
   const { config } = stored
   const isKnown = config.file_type !== undefined && config.file_type !== "unknown"
   return {
+    parent_model: "",
     format: config.model_format ?? "gguf",
     family: config.model_family ?? facts.architecture,
     families: config.model_families ?? [facts.architecture],

@@ -154,6 +154,19 @@ describe("/api/create — from a model", () => {
     expect(JSON.parse(written).layers[0].from).toBe("base:latest")
   })
 
+  test("keeps a DRAFT, and says that nothing uses it yet", async () => {
+    await using server = await TestServer.start()
+    const draft = await put(server, await gguf())
+    const fields = { model: "fast", from: "tiny", draft_files: { "draft.gguf": draft } }
+    const reply = await server.post("/api/create", fields)
+    expect(statuses(reply).slice(-3)).toEqual([
+      "writing manifest",
+      "the DRAFT model is kept, but not used yet",
+      "success",
+    ])
+    expect(server.app.resolver.resolve("fast").stored.draftPath).toBeDefined()
+  })
+
   test("replaces system, template and messages", async () => {
     await using server = await TestServer.start()
     const fields = {

@@ -30,6 +30,7 @@ import {
   generateReplies,
   generateReply,
   psModel,
+  remoteReply,
   type ReplyContext,
   showReply,
   tagsModel,
@@ -69,6 +70,8 @@ export function ollamaRoutes(app: App, version: Readonly<Record<string, string>>
 async function show(c: Context, { catalog }: App): Promise<Response> {
   const request = parseBody<ShowRequest>(showRequest, await c.req.text(), EMPTY_BODY)
   const name = required(request.model || request.name)
+  const remote = catalog.remote(name)
+  if (remote !== undefined) return json(c, remoteReply(remote))
   const overlay = { system: request.system || undefined, options: request.options }
   const reply = showReply(catalog.describe(name, overlay, request.verbose), request.system)
   if (!c.req.header("User-Agent")?.startsWith(COPILOT)) return json(c, reply)
