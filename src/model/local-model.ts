@@ -22,6 +22,7 @@ import { answerEvents } from "./answer.ts"
 import { cacheTypesOf, checkLoad, tensorTypeOf } from "./check-load.ts"
 import { type DiskTier, joinTiers } from "./disk-tier.ts"
 import { fitContext, type FitFacts, type FitWishes } from "./fit.ts"
+import { loadNotes } from "./load-notes.ts"
 import { type PreparedPrompt, PromptBuilder } from "./prompt.ts"
 import type { AnswerRequest, LoadedFacts, LoadOptions } from "./request.ts"
 import { planSequences } from "./sequence-plan.ts"
@@ -119,6 +120,7 @@ export class LocalModel implements AsyncDisposable {
         contextTokens: fit.contextTokens,
         parallel: fit.parallel,
         runningMax,
+        notes: loadNotes(options, { ...fit, runningMax }),
         ...(model.info.window === 0 ? {} : { window: fit.isWindowFull ? "kept" : "sliding" }),
         totalBytes,
         gpuBytes: hasGpu(library) && options.gpuLayers !== 0 ? totalBytes : 0,

@@ -133,6 +133,8 @@ class Runner {
       const { signal } = this.#loading
       const { cache } = this.#config
       this.#model = await LocalModel.load(library, options, { onProgress, signal, cache })
+      for (const note of this.#model.loaded.notes ?? [])
+        this.#log.warn("loaded with less than was asked for", { note })
       this.send({ type: "ready", facts: this.#model.loaded })
     } catch (error) {
       this.send({ type: "load-failed", failure: toFailure(toCriaError(error)) })
