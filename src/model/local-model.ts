@@ -192,8 +192,7 @@ export class LocalModel implements AsyncDisposable {
    * @throws {CriaError} `invalid-input` for an empty text or one that is too long.
    */
   async embed(texts: readonly string[]): Promise<Float32Array[]> {
-    this.#embedder ??= this.#createEmbedder()
-    const embedder = await this.#embedder
+    const embedder = await this.#openEmbedder()
     const inputs = texts.map((text) =>
       this.#model.tokenize(text, { addSpecial: true, parseSpecial: false }),
     )
@@ -203,7 +202,8 @@ export class LocalModel implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#engine[Symbol.asyncDispose]()
     await this.#disk?.flush()
-    await (await this.#embedder)?.[Symbol.asyncDispose]()
+    const embedder = await this.#embedder?.catch(() => undefined)
+    await embedder?.[Symbol.asyncDispose]()
     this.#prompts[Symbol.dispose]()
     this.#model[Symbol.dispose]()
   }
@@ -246,6 +246,15 @@ export class LocalModel implements AsyncDisposable {
       this.#model.tokenize(name, { addSpecial: false, parseSpecial: true }),
     )
     return new Set(tokens.flatMap((ids) => (ids.length === 1 ? [...ids] : [])))
+  }
+
+  /** Made when it is first needed. What could not be made is tried again the next time. */
+  #openEmbedder(): Promise<Embedder> {
+    this.#embedder ??= this.#createEmbedder().catch((error: unknown) => {
+      this.#embedder = undefined
+      throw error
+    })
+    return this.#embedder
   }
 
   async #createEmbedder(): Promise<Embedder> {
