@@ -134,7 +134,10 @@ export async function createBackend(
 }
 
 /** Options under the names that the shim reads; they are llama.cpp's own. */
-function samplerJson(options: SamplingOptions, contextTokens: number): Record<string, unknown> {
+export function samplerJson(
+  options: SamplingOptions,
+  contextTokens: number,
+): Record<string, unknown> {
   return {
     temperature: options.temperature,
     top_k: options.topK,
