@@ -99,9 +99,14 @@ export class NativeBackend implements EmbeddingBackend {
     const action = "Cannot make a sampler"
     const handle = this.#library.functions.cria_sampler_new(this.#model.handle, ...config)
     this.#library.check(handle, action, "invalid-input")
-    if (options.grammar === undefined) return handle
     try {
-      this.constrainSampler(handle, options.grammar, options.grammarPrefill ?? "")
+      const seen = seenByPenalties(options)
+      if (seen.length > 0) {
+        const { cria_sampler_accept: accept } = this.#library.functions
+        this.#library.check(accept(handle, seen, seen.length), action)
+      }
+      if (options.grammar !== undefined)
+        this.constrainSampler(handle, options.grammar, options.grammarPrefill ?? "")
     } catch (error) {
       this.freeSampler(handle)
       throw error
@@ -151,4 +156,12 @@ export function samplerJson(
     ...(options.seed === -1 ? {} : { seed: options.seed }),
     ...(options.logitBias === undefined ? {} : { logit_bias: options.logitBias }),
   }
+}
+
+/** The end of the history that counts. */
+function seenByPenalties(options: SamplingOptions): Int32Array {
+  const { history, repeatLastN, repeatPenalty, presencePenalty, frequencyPenalty } = options
+  const hasPenalties = repeatPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0
+  if (history === undefined || !hasPenalties || repeatLastN === 0) return new Int32Array()
+  return repeatLastN === -1 ? history : history.subarray(-repeatLastN)
 }

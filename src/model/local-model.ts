@@ -213,16 +213,18 @@ export class LocalModel implements AsyncDisposable {
     return this.#prompts.prepare(request, limit)
   }
 
-  #sampling(request: AnswerRequest, { rendered, reading }: PreparedPrompt): SamplingOptions {
+  #sampling(request: AnswerRequest, prompt: PreparedPrompt): SamplingOptions {
+    const { rendered, reading } = prompt
+    const sampling = { ...request.sampling, history: prompt.tokens }
     if (rendered !== undefined) {
-      if (rendered.grammar === "" || rendered.grammar_lazy) return request.sampling
+      if (rendered.grammar === "" || rendered.grammar_lazy) return sampling
       const { grammar, generation_prompt: grammarPrefill } = rendered
-      return { ...request.sampling, grammar, grammarPrefill }
+      return { ...sampling, grammar, grammarPrefill }
     }
-    if (request.format === undefined) return request.sampling
+    if (request.format === undefined) return sampling
     const grammar = this.#model.library.schemaToGrammar(request.format)
     return {
-      ...request.sampling,
+      ...sampling,
       grammar: reading === undefined ? grammar : afterThinking(grammar, reading),
     }
   }

@@ -304,6 +304,19 @@ describe("LocalModel.answer()", () => {
   })
 })
 
+describe("penalties", () => {
+  test("look back at the prompt too", async () => {
+    await using model = await load()
+    const text = "There was a lazy mouse. There was a lazy mouse. There was a"
+    const request = { ...chat([]), input: { kind: "text", text } as const, maxTokens: 1 }
+    const plain = await collect(model.answer(request))
+    const sampling = { ...GREEDY, repeatPenalty: 100 }
+    const penalised = await collect(model.answer({ ...request, sampling }))
+    assert.ok(text.includes(plain.content.trim()), plain.content)
+    assert.notEqual(penalised.content, plain.content)
+  })
+})
+
 describe("LocalModel.embed()", () => {
   test("gives vectors of length 1 in which like is near to like", async () => {
     await using model = await load()

@@ -173,6 +173,18 @@ describe("a sampler", () => {
     assert.ok(distinct(penalised) > distinct(plain), `${penalised} | ${plain}`)
   })
 
+  test("penalises what came before the answer, as far as it looks back", async () => {
+    using model = await loadDemo()
+    await using backend = await smallBackend(model)
+    const free = await sample(model, backend, GREEDY, 1)
+    const history = model.tokenize(`${free} one two`, { addSpecial: false, parseSpecial: false })
+    const penalised = { ...GREEDY, repeatPenalty: 100, history }
+    assert.notEqual(await sample(model, backend, { ...penalised, repeatLastN: 64 }, 1), free)
+    assert.notEqual(await sample(model, backend, { ...penalised, repeatLastN: -1 }, 1), free)
+    assert.equal(await sample(model, backend, { ...penalised, repeatLastN: 1 }, 1), free)
+    assert.equal(await sample(model, backend, { ...penalised, repeatLastN: 0 }, 1), free)
+  })
+
   test("reports log-probabilities that are a distribution", async () => {
     using model = await loadDemo()
     await using backend = await smallBackend(model)
