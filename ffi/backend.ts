@@ -105,9 +105,14 @@ export class NativeBackend implements EmbeddingBackend {
     const action = "Cannot make a sampler"
     const handle = this.#library.functions.cria_sampler_new(this.#model.handle, ...config)
     this.#library.check(handle, action, "invalid-input")
-    if (options.grammar === undefined) return handle
     try {
-      this.constrainSampler(handle, options.grammar, options.grammarPrefill ?? "")
+      const seen = seenByPenalties(options)
+      if (seen.length > 0) {
+        const { cria_sampler_accept: accept } = this.#library.functions
+        this.#library.check(accept(handle, seen, seen.length), action)
+      }
+      if (options.grammar !== undefined)
+        this.constrainSampler(handle, options.grammar, options.grammarPrefill ?? "")
     } catch (error) {
       this.freeSampler(handle)
       throw error
@@ -154,7 +159,10 @@ export async function createBackend(
 }
 
 /** Options under the names that the shim reads; they are llama.cpp's own. */
-function samplerJson(options: SamplingOptions, contextTokens: number): Record<string, unknown> {
+export function samplerJson(
+  options: SamplingOptions,
+  contextTokens: number,
+): Record<string, unknown> {
   return {
     temperature: options.temperature,
     top_k: options.topK,
@@ -168,4 +176,12 @@ function samplerJson(options: SamplingOptions, contextTokens: number): Record<st
     ...(options.seed === -1 ? {} : { seed: options.seed }),
     ...(options.logitBias === undefined ? {} : { logit_bias: options.logitBias }),
   }
+}
+
+/** The end of the history that counts. */
+function seenByPenalties(options: SamplingOptions): Int32Array {
+  const { history, repeatLastN, repeatPenalty, presencePenalty, frequencyPenalty } = options
+  const hasPenalties = repeatPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0
+  if (history === undefined || !hasPenalties || repeatLastN === 0) return new Int32Array()
+  return repeatLastN === -1 ? history : history.subarray(-repeatLastN)
 }

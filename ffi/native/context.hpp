@@ -69,7 +69,7 @@ class Context {
     std::vector<std::shared_ptr<Sampler>> samplers_;  // of the step in flight, so that freeing one is safe
     std::vector<int8_t> wanted_;
     std::unique_ptr<Workers> workers_;
-    std::vector<const float *> logits_;  // of the rows of the step in flight
+    std::vector<float *> logits_;  // of the rows of the step in flight
 
     void require_idle() const;
     void validate(int32_t n_tokens, int32_t n_rows);

@@ -182,8 +182,8 @@ struct Draw {
 class Sampler {
   public:
     virtual ~Sampler() = default;
-    // Draws the next token from one row of logits and accepts it.
-    virtual void draw(const float * logits, Draw & draw) = 0;
+    // Draws the next token from one row of logits and accepts it. The row is changed meanwhile, and as it was afterwards.
+    virtual void draw(float * logits, Draw & draw) = 0;
     virtual std::shared_ptr<Model> model() const = 0;
 };
 

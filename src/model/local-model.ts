@@ -26,6 +26,7 @@ import { answerEvents } from "./answer.ts"
 import { cacheTypesOf, checkLoad, tensorTypeOf } from "./check-load.ts"
 import type { DiskTier } from "./disk-tier.ts"
 import { fitContext, type FitFacts, type FitWishes } from "./fit.ts"
+import { loadNotes } from "./load-notes.ts"
 import { type PreparedPrompt, PromptBuilder } from "./prompt.ts"
 import type { AnswerRequest, LoadedFacts, LoadOptions } from "./request.ts"
 import { planSequences } from "./sequence-plan.ts"
@@ -122,6 +123,7 @@ export class LocalModel implements AsyncDisposable {
         contextTokens: fit.contextTokens,
         parallel: fit.parallel,
         runningMax,
+        notes: loadNotes(options, { ...fit, runningMax }),
         ...(model.info.window === 0 ? {} : { window: fit.isWindowFull ? "kept" : "sliding" }),
         totalBytes,
         gpuBytes: hasGpu(library) && options.gpuLayers !== 0 ? totalBytes : 0,
@@ -208,8 +210,7 @@ export class LocalModel implements AsyncDisposable {
    * @throws {CriaError} `invalid-input` for an empty text or one that is too long.
    */
   async embed(texts: readonly string[]): Promise<Float32Array[]> {
-    this.#embedder ??= this.#createEmbedder()
-    const embedder = await this.#embedder
+    const embedder = await this.#openEmbedder()
     const inputs = texts.map((text) =>
       this.#model.tokenize(text, { addSpecial: true, parseSpecial: false }),
     )
@@ -219,7 +220,8 @@ export class LocalModel implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#engine[Symbol.asyncDispose]()
     await this.#disk?.flush()
-    await (await this.#embedder)?.[Symbol.asyncDispose]()
+    const embedder = await this.#embedder?.catch(() => undefined)
+    await embedder?.[Symbol.asyncDispose]()
     this.#prompts[Symbol.dispose]()
     this.#model[Symbol.dispose]()
   }
@@ -229,16 +231,18 @@ export class LocalModel implements AsyncDisposable {
     return this.#prompts.prepare(request, limit)
   }
 
-  #sampling(request: AnswerRequest, { rendered, reading }: PreparedPrompt): SamplingOptions {
+  #sampling(request: AnswerRequest, prompt: PreparedPrompt): SamplingOptions {
+    const { rendered, reading } = prompt
+    const sampling = { ...request.sampling, history: prompt.tokens }
     if (rendered !== undefined) {
-      if (rendered.grammar === "" || rendered.grammar_lazy) return request.sampling
+      if (rendered.grammar === "" || rendered.grammar_lazy) return sampling
       const { grammar, generation_prompt: grammarPrefill } = rendered
-      return { ...request.sampling, grammar, grammarPrefill }
+      return { ...sampling, grammar, grammarPrefill }
     }
-    if (request.format === undefined) return request.sampling
+    if (request.format === undefined) return sampling
     const grammar = this.#model.library.schemaToGrammar(request.format)
     return {
-      ...request.sampling,
+      ...sampling,
       grammar: reading === undefined ? grammar : afterThinking(grammar, reading),
     }
   }
@@ -262,6 +266,15 @@ export class LocalModel implements AsyncDisposable {
       this.#model.tokenize(name, { addSpecial: false, parseSpecial: true }),
     )
     return new Set(tokens.flatMap((ids) => (ids.length === 1 ? [...ids] : [])))
+  }
+
+  /** Made when it is first needed. What could not be made is tried again the next time. */
+  #openEmbedder(): Promise<Embedder> {
+    this.#embedder ??= this.#createEmbedder().catch((error: unknown) => {
+      this.#embedder = undefined
+      throw error
+    })
+    return this.#embedder
   }
 
   async #createEmbedder(): Promise<Embedder> {

@@ -113,4 +113,6 @@ export interface LoadedFacts {
   /** Of those on GPUs. */
   readonly gpuBytes: number
   readonly llamaVersion: string
+  /** Where it got less than was asked for, in words. */
+  readonly notes?: readonly string[]
 }

@@ -132,6 +132,8 @@ class Runner {
       const library = this.#openLibrary()
       const { signal } = this.#loading
       this.#model = await LocalModel.load(library, options, { onProgress, signal })
+      for (const note of this.#model.loaded.notes ?? [])
+        this.#log.warn("loaded with less than was asked for", { note })
       this.send({ type: "ready", facts: this.#model.loaded })
     } catch (error) {
       this.send({ type: "load-failed", failure: toFailure(toCriaError(error)) })

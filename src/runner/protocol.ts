@@ -151,6 +151,7 @@ const loadedFacts: z.ZodType<LoadedFacts> = z.object({
   totalBytes: z.number(),
   gpuBytes: z.number(),
   llamaVersion: z.string(),
+  notes: z.array(z.string()).exactOptional(),
 })
 
 const probability = z.object({ token: z.string(), logprob: z.number(), bytes: z.array(z.number()) })

@@ -2,7 +2,6 @@ import assert from "node:assert/strict"
 
 import { createContext } from "../../ffi/context.ts"
 import { loadModel, type NativeModel } from "../../ffi/model.ts"
-import type { NativeLibrary } from "../../ffi/native.ts"
 import {
   cutShort,
   decode,
@@ -14,6 +13,7 @@ import {
   loadDemo,
   smallBackend,
   test,
+  withFunctions,
 } from "./support.ts"
 
 function tokensOf(model: NativeModel, text: string): Int32Array {
@@ -364,9 +364,3 @@ describe("memory", () => {
     }
   })
 })
-
-/** The library with some of its functions replaced. */
-function withFunctions(replaced: Partial<NativeLibrary["functions"]>): NativeLibrary {
-  const functions = { ...library.functions, ...replaced }
-  return Object.create(library, { functions: { value: functions } }) as NativeLibrary
-}

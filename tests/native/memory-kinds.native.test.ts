@@ -93,16 +93,23 @@ describe("every kind of memory", () => {
       { flashAttention: "auto", cacheTypeK: "q8_0", cacheTypeV: "q4_0" },
       { runningMax: 64 },
     ],
+    ["tiny-llama", { parallel: 300 }, { runningMax: 240 }],
     ["tiny-gemma3", {}, { runningMax: 64, window: "kept" }],
     ["tiny-gemma3", { isWindowFull: false }, { runningMax: 16, window: "sliding" }],
     ["tiny-granitehybrid", {}, { runningMax: 16 }],
     ["tiny-mamba2", { parallel: 20 }, { runningMax: 20 }],
-  ] as const satisfies readonly [ShapeName, Partial<LoadOptions>, Partial<LoadedFacts>][]) {
+  ] satisfies [
+    ShapeName,
+    Partial<LoadOptions>,
+    Pick<LoadedFacts, "window"> & { runningMax: number },
+  ][]) {
     test(`has room for many at once: ${shape} with ${JSON.stringify(options)}`, async () => {
       using folder = new Folder()
       await using model = await make(folder, shape, options)
       const { runningMax, window } = model.loaded
       assert.deepEqual({ runningMax, window }, { window: undefined, ...expected })
+      const isLess = (options.parallel ?? 0) > expected.runningMax
+      assert.ok(!isLess || (model.loaded.notes ?? []).some((note) => /instead of 300/.test(note)))
       const texts = Array.from({ length: 20 }, (_, i) => `${i}: ${PROMPTS[0]}`)
       const answers = await Promise.all(texts.map((text) => answer(model.answer(request(text)))))
       assert.ok(answers.every((text) => text.length > 0))

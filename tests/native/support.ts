@@ -40,6 +40,12 @@ export const GREEDY: SamplingOptions = { ...SAMPLING_DEFAULTS, temperature: 0 }
 /** The library of this process. */
 export const library: NativeLibrary = openLibrary()
 
+/** The library with some of its functions replaced. */
+export function withFunctions(replaced: Partial<NativeLibrary["functions"]>): NativeLibrary {
+  const functions = { ...library.functions, ...replaced }
+  return Object.create(library, { functions: { value: functions } }) as NativeLibrary
+}
+
 /** Loads the demo model. */
 export function loadDemo(): Promise<NativeModel> {
   return loadModel(library, { paths: [DEMO] })
