@@ -67,7 +67,7 @@ export function formatComparisons(rows: readonly Comparison[]): string {
       what.name,
       `${format(median(ours))} ${what.unit}`,
       rival,
-      `${format(median(theirs))} ${what.unit}`,
+      theirs.length === 0 ? "–" : `${format(median(theirs))} ${what.unit}`,
       Number.isFinite(ratio) ? ratio.toFixed(2) : "–",
       ...verdict({ what, ours, ratio, goal }),
     ]

@@ -36,7 +36,7 @@ function transfersOf(root: string): Transfers {
   const own = openStore(root, { readOnly: false })
   return new Transfers({
     stores: { own, folders: [own], all: own },
-    network: { userAgent: "cria/bench", replyMs: 30_000 },
+    network: { userAgent: "cria/bench", replyMs: 30_000, sendMs: 30_000, storeMs: 30_000 },
     auth: {
       credential: () => Promise.resolve(undefined),
       identity() {
@@ -46,7 +46,8 @@ function transfersOf(root: string): Transfers {
     },
     cache: join(root, "cache"),
     policy: { isOffline: false, registries: [], keepsUnused: false },
-    hardware: { cacheType: "f16", token: undefined, devices: () => Promise.resolve([]) },
+    hub: { token: undefined, mirror: undefined },
+    hardware: { cacheType: "f16", devices: () => Promise.resolve([]) },
   })
 }
 

@@ -24,6 +24,7 @@ import { type BenchOptions, type LoadCase, runLoad } from "./load.ts"
 import { eightCase, sharedCase, singleCase, unrelatedCase } from "./many.ts"
 import { type Comparison, formatComparisons } from "./measure.ts"
 import { chatsCase, crampedCase, longCase } from "./mixed.ts"
+import { overheadCase } from "./overhead.ts"
 
 const ROOT = join(import.meta.dirname, "..")
 
@@ -56,6 +57,7 @@ function load<Key extends string>(
 }
 
 const CASES: Readonly<Record<string, Case>> = {
+  overhead: overheadCase,
   engine: engineCase,
   ...load("single", singleCase),
   ...load("parallel", eightCase),

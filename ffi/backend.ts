@@ -12,9 +12,6 @@ import { type ContextOptions, createContext, type NativeContext } from "./contex
 import type { NativeModel } from "./model.ts"
 import { encode, type NativeLibrary } from "./native.ts"
 
-/** Id 0 belongs to the shim, for saving and restoring. */
-const FIRST_SEQUENCE = 1
-
 /** A context of a model, seen as a backend. Owns the context, not the model. */
 export class NativeBackend implements EmbeddingBackend {
   readonly info: BackendInfo
@@ -32,8 +29,8 @@ export class NativeBackend implements EmbeddingBackend {
       cells: info.cells,
       batchTokens: info.batch,
       rows: info.rows,
-      firstSequence: FIRST_SEQUENCE,
-      sequences: info.sequences - FIRST_SEQUENCE,
+      firstSequence: info.first_sequence,
+      sequences: info.sequences - info.first_sequence,
       topLogprobs: info.top,
       vocabularyTokens: model.info.vocab.tokens,
       memory: info.memory,
@@ -73,12 +70,7 @@ export class NativeBackend implements EmbeddingBackend {
   }
 
   saveSequence(sequence: number, from: number, to: number): Uint8Array | undefined {
-    try {
-      return this.#context.save(sequence, from, to)
-    } catch {
-      // More than an array can hold, or llama.cpp does not have it: what is not saved is computed again.
-      return undefined
-    }
+    return this.#context.save(sequence, from, to)
   }
 
   restoreSequence(
@@ -96,7 +88,12 @@ export class NativeBackend implements EmbeddingBackend {
   }
 
   lastPosition(sequence: number): number {
-    return this.#context.range(sequence)[1]
+    return this.range(sequence)[1]
+  }
+
+  /** First and last position that a sequence holds, −1 when empty. */
+  range(sequence: number): readonly [first: number, last: number] {
+    return this.#context.range(sequence)
   }
 
   embedding(sequence: number): Float32Array {
@@ -108,9 +105,14 @@ export class NativeBackend implements EmbeddingBackend {
     const action = "Cannot make a sampler"
     const handle = this.#library.functions.cria_sampler_new(this.#model.handle, ...config)
     this.#library.check(handle, action, "invalid-input")
-    if (options.grammar === undefined) return handle
     try {
-      this.constrainSampler(handle, options.grammar, options.grammarPrefill ?? "")
+      const seen = seenByPenalties(options)
+      if (seen.length > 0) {
+        const { cria_sampler_accept: accept } = this.#library.functions
+        this.#library.check(accept(handle, seen, seen.length), action)
+      }
+      if (options.grammar !== undefined)
+        this.constrainSampler(handle, options.grammar, options.grammarPrefill ?? "")
     } catch (error) {
       this.freeSampler(handle)
       throw error
@@ -157,7 +159,10 @@ export async function createBackend(
 }
 
 /** Options under the names that the shim reads; they are llama.cpp's own. */
-function samplerJson(options: SamplingOptions, contextTokens: number): Record<string, unknown> {
+export function samplerJson(
+  options: SamplingOptions,
+  contextTokens: number,
+): Record<string, unknown> {
   return {
     temperature: options.temperature,
     top_k: options.topK,
@@ -171,4 +176,12 @@ function samplerJson(options: SamplingOptions, contextTokens: number): Record<st
     ...(options.seed === -1 ? {} : { seed: options.seed }),
     ...(options.logitBias === undefined ? {} : { logit_bias: options.logitBias }),
   }
+}
+
+/** The end of the history that counts. */
+function seenByPenalties(options: SamplingOptions): Int32Array {
+  const { history, repeatLastN, repeatPenalty, presencePenalty, frequencyPenalty } = options
+  const hasPenalties = repeatPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0
+  if (history === undefined || !hasPenalties || repeatLastN === 0) return new Int32Array()
+  return repeatLastN === -1 ? history : history.subarray(-repeatLastN)
 }

@@ -18,7 +18,7 @@ import type {
 import type { CacheType } from "../src/engine/cache-type.ts"
 import { assert } from "../src/util/errors.ts"
 import type { NativeModel } from "./model.ts"
-import { encode, isPending, type NativeLibrary } from "./native.ts"
+import { encode, hasFailed, isPending, type NativeLibrary } from "./native.ts"
 
 /** What a context is made of. */
 export interface ContextOptions {
@@ -26,7 +26,10 @@ export interface ContextOptions {
   readonly cells: number
   /** Most tokens in a step. */
   readonly batchTokens: number
-  /** Most sequences at once, and most sampled rows in a step. Id 0 is for saving and restoring, see `cria.h`. */
+  /**
+   * Most sequences at once, and most sampled rows in a step. Where any beginning of one can be shared, id 0 is for
+   * saving and restoring.
+   */
   readonly sequences: number
   /**
    * Sequence ids beyond that for cached prefixes, where the memory can share any beginning of a sequence. Together at
@@ -51,6 +54,8 @@ export interface ContextInfo {
   readonly batch: number
   readonly rows: number
   readonly sequences: number
+  /** Ids before it are for saving and restoring others. */
+  readonly first_sequence: number
   readonly top: number
   readonly memory: MemoryKind
   readonly removal: Removal
@@ -112,8 +117,8 @@ export class NativeContext implements Disposable {
       // oxlint-disable-next-line no-await-in-loop
       await nextTurn()
     } while (isPending(this.#library.check(wait(this.#handle, waitSliceMicros), action)))
-    const [code = 0, decodeMicros = 0, sampleMicros = 0] = this.#header
-    return { code, decodeMicros, sampleMicros }
+    const [code = 0, decodeMicros = 0, sampleMicros = 0, reusedGraphs = 0] = this.#header
+    return { code, decodeMicros, sampleMicros, reusedGraphs }
   }
 
   cancel(): void {
@@ -157,18 +162,18 @@ export class NativeContext implements Disposable {
     return this.#library.check(size, "Cannot save a sequence")
   }
 
-  /** State of positions `from` … `to` − 1 as bytes that {@link restore} takes. */
-  save(sequence: number, from: number, to: number): Uint8Array {
-    const part = this.#part(from, to)
-    const data = new Uint8Array(this.stateBytes(sequence, from, to))
-    const written = this.#functions.cria_state_get(
-      this.#handle,
-      sequence,
-      ...part,
-      data,
-      data.length,
-    )
-    return data.subarray(0, this.#library.check(written, "Cannot save a sequence"))
+  /**
+   * State of positions `from` … `to` − 1 as bytes that {@link restore} takes; undefined when llama.cpp cannot read it, or
+   * when it is larger than an array can be (4 GiB in Bun).
+   */
+  save(sequence: number, from: number, to: number): Uint8Array | undefined {
+    const data = allocate(this.stateBytes(sequence, from, to))
+    if (data === undefined) return undefined
+    const { cria_state_get: get } = this.#functions
+    const written = get(this.#handle, sequence, ...this.#part(from, to), data, data.length)
+    return hasFailed(written)
+      ? undefined
+      : data.subarray(0, this.#library.check(written, "Cannot save a sequence"))
   }
 
   /**
@@ -202,7 +207,8 @@ export class NativeContext implements Disposable {
 /**
  * Makes a context, on the thread that will compute in it.
  *
- * @throws {CriaError} `insufficient-memory` when llama.cpp cannot make one of that size.
+ * @throws {CriaError} `insufficient-memory` when there is none for that size, `invalid-input` when llama.cpp cannot make
+ * one for this model with these options.
  */
 export async function createContext(
   model: NativeModel,
@@ -228,8 +234,17 @@ export async function createContext(
   )
   const action = `Cannot make a context of ${options.cells} cells`
   const job = model.library.functions.cria_context_new(model.handle, ...config)
-  const handle = await model.library.finish(job, action, { nativeCode: "insufficient-memory" })
+  const handle = await model.library.finish(job, action, { nativeCode: "invalid-input" })
   return new NativeContext(model, handle)
+}
+
+function allocate(bytes: number): Uint8Array | undefined {
+  try {
+    return new Uint8Array(bytes)
+  } catch (error) {
+    if (error instanceof RangeError) return undefined
+    throw error
+  }
 }
 
 /** Views of the step block in the order that `cria.h` documents. */

@@ -11,10 +11,26 @@ import { encode, type NativeLibrary, nonEmpty } from "./native.ts"
 /** How weights come into memory. `auto` maps the file unless a device cannot. */
 export type LoadMode = "auto" | "none" | "mmap" | "mlock" | "direct"
 
+/** A GGUF file that is put together while it is read. It cannot be mapped. */
+export interface ModelView {
+  readonly header: Uint8Array
+  /** Of the whole. */
+  readonly bytes: number
+  /** Bytes of a file (`from`) and where they come (`at`), in order. */
+  readonly ranges: readonly {
+    readonly path: string
+    readonly from: number
+    readonly at: number
+    readonly bytes: number
+  }[]
+}
+
 /** What to load. */
 export interface ModelOptions {
   /** One GGUF file, or all parts of a split one in order. */
   readonly paths: readonly string[]
+  /** Read instead of the files: a header, and bytes of files behind it; see `cria_model_load`. */
+  readonly view?: ModelView | undefined
   /** GGUF files of LoRA adapters: every context of the model uses them. */
   readonly adapters?: readonly string[]
   /** Layers on the GPU; −1 all. */
@@ -134,16 +150,18 @@ export class NativeModel implements Disposable {
  * Loads a model on a thread of its own.
  *
  * @param options.onProgress Fractions from 0 to 1.
- * @throws {CriaError} `invalid-input` when llama.cpp cannot load the file, with its reasons; the signal's reason when
- * it was aborted.
+ * @throws {CriaError} `invalid-input` when llama.cpp cannot load the file, with its reasons; `insufficient-memory` when
+ * there is none left for it; the signal's reason when it was aborted.
  */
 export async function loadModel(
   library: NativeLibrary,
   options: ModelOptions & { onProgress?: (fraction: number) => void; signal?: AbortSignal },
 ): Promise<NativeModel> {
+  const { header = new Uint8Array(), ...view } = options.view ?? {}
   const config = encode(
     JSON.stringify({
       paths: options.paths,
+      ...(options.view === undefined ? {} : { view }),
       adapters: options.adapters ?? [],
       gpu_layers: options.gpuLayers ?? -1,
       load_mode: options.loadMode ?? "auto",
@@ -152,7 +170,11 @@ export async function loadModel(
     }),
   )
   const action = `Cannot load "${options.paths[0] ?? ""}"`
-  const job = library.functions.cria_model_load(...config)
+  const job = library.functions.cria_model_load(
+    ...config,
+    nonEmpty(header, new Uint8Array(1)),
+    header.length,
+  )
   const handle = await library.finish(job, action, { ...options, nativeCode: "invalid-input" })
   return new NativeModel(library, handle)
 }

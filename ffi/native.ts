@@ -183,6 +183,11 @@ export function isPending(result: number): boolean {
   return result === STATUS.pending
 }
 
+/** True when llama.cpp could not do it; what we did wrong is something else. */
+export function hasFailed(result: number): boolean {
+  return result === STATUS.native || result === STATUS.memory
+}
+
 /** A typed array that can be passed although it may hold nothing. */
 export function nonEmpty<T extends NativeBuffer>(buffer: T, empty: T): T {
   return buffer.length === 0 ? empty : buffer

@@ -17,7 +17,7 @@ export interface NativeSymbol {
 }
 
 /** The version of `cria.h` that this table describes. */
-export const ABI_VERSION = 2
+export const ABI_VERSION = 3
 
 /** Every function of `cria.h`. */
 export const SYMBOLS = {
@@ -34,7 +34,7 @@ export const SYMBOLS = {
   cria_job_cancel: { args: ["i32"], returns: "i32" }, // int32_t job
   cria_job_finish: { args: ["i32"], returns: "i32" }, // int32_t job
 
-  cria_model_load: { args: ["buffer", "i32"], returns: "i32" }, // const uint8_t * json, int32_t length
+  cria_model_load: { args: ["buffer", "i32", "buffer", "i32"], returns: "i32" }, // const uint8_t * json, int32_t length, const uint8_t * header, int32_t header_length
   cria_model_free: { args: ["i32"], returns: "i32" }, // int32_t model
   cria_model_info: { args: ["i32"], returns: "i32" }, // int32_t model
   cria_model_pieces: { args: ["i32", "buffer", "i32", "buffer", "buffer"], returns: "i32" }, // int32_t model, uint8_t * bytes, int32_t capacity, int32_t * offsets, uint8_t * attributes
@@ -51,7 +51,6 @@ export const SYMBOLS = {
 
   cria_sequence_remove: { args: ["i32", "i32", "i32", "i32"], returns: "i32" }, // int32_t context, int32_t sequence, int32_t p0, int32_t p1
   cria_sequence_copy: { args: ["i32", "i32", "i32", "i32", "i32"], returns: "i32" }, // int32_t context, int32_t source, int32_t target, int32_t p0, int32_t p1
-  cria_sequence_shift: { args: ["i32", "i32", "i32", "i32", "i32"], returns: "i32" }, // int32_t context, int32_t sequence, int32_t p0, int32_t p1, int32_t delta
   cria_sequence_range: { args: ["i32", "i32", "buffer"], returns: "i32" }, // int32_t context, int32_t sequence, int32_t * range
   cria_memory_clear: { args: ["i32"], returns: "i32" }, // int32_t context
   cria_state_size: { args: ["i32", "i32", "i32", "i32"], returns: "i64" }, // int32_t context, int32_t sequence, int32_t p0, int32_t p1

@@ -1,6 +1,6 @@
 /**
- * House rules that no linter knows: who may import whom, module headers, `#private`, that the symbol table says what
- * `cria.h` says, and that docs/environment.md is what `config.ts` gives. Runs in a tenth of a second.
+ * House rules that no linter knows: who may import whom, module headers, `#private`, where a digest becomes a path, that
+ * the symbol table says what `cria.h` says, and that docs/environment.md is what `config.ts` gives. Runs in a tenth of a second.
  *
  *   bun scripts/check.ts [--write]     (--write brings docs/environment.md up to date)
  *
@@ -42,13 +42,22 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "src/runner/runner": ["src/chat", "src/runner/protocol", "src/runner/grace"],
   "src/runner/fake-model": ["src/chat", "src/engine", "src/runner/protocol", "src/runner/runner"],
   "src/runner/main": ["src/config", "src/model", "src/runner/protocol", "src/runner/runner", "ffi"],
-  "src/runner/quantize-protocol": ["src/runner/protocol"],
-  "src/runner/quantize": ["src/runner/quantize-protocol", "src/runner/protocol"],
+  "src/runner/worker-protocol": ["src/runner/protocol"],
+  "src/runner/worker": ["src/runner/worker-protocol", "src/runner/protocol"],
+  "src/runner/quantize-protocol": [],
+  "src/runner/quantize": ["src/runner/quantize-protocol", "src/runner/worker"],
   "src/runner/quantize-main": [
     "src/config",
     "src/runner/quantize-protocol",
-    "src/runner/protocol",
+    "src/runner/worker-protocol",
     "ffi",
+  ],
+  "src/runner/convert-protocol": ["src/convert"],
+  "src/runner/convert": ["src/runner/convert-protocol", "src/runner/worker"],
+  "src/runner/convert-main": [
+    "src/convert",
+    "src/runner/convert-protocol",
+    "src/runner/worker-protocol",
   ],
   "src/runner/devices": [],
   "src/runner/devices-main": ["src/config", "src/runner/devices", "ffi"],
@@ -67,6 +76,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "src/runner/handle",
     "src/runner/protocol",
     "src/runner/quantize",
+    "src/runner/convert",
     "src/runner/devices",
     "src/engine/cache-type",
     "src/version",
@@ -93,6 +103,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "src/cli",
     "src/runner/main",
     "src/runner/quantize-main",
+    "src/runner/convert-main",
     "src/version",
     "src/runner/devices-main",
   ],
@@ -172,6 +183,26 @@ function headers({ path, text }: Source): string[] {
   return problems
 }
 
+/** Where a digest or a name may become a path: the functions that do so have checked it. */
+const PATH_MAKERS: readonly string[] = ["src/store/", "src/convert/folder.ts"]
+
+/**
+ * What others name must not lead out of the store: outside of it no digest, tag or namespace is joined to a path, and
+ * nobody spells the store's folders.
+ */
+function paths({ path, text }: Source): string[] {
+  const isExempt = path.includes("test") || PATH_MAKERS.some((maker) => path.startsWith(maker))
+  if (isExempt) return []
+  return text.split("\n").flatMap((line, index) => {
+    const isJoined = /(?<!\.)\b(join|resolve)\(.*(digest|\btag\b|namespace|"(blobs|manifests)")/i
+    return isJoined.test(line)
+      ? [
+          `${path}:${index + 1}: makes a path of a name of others; src/store/digest.ts and name.ts do`,
+        ]
+      : []
+  })
+}
+
 /** Signatures of cria.h in the notation of the table's comments. */
 function headerFunctions(): Map<string, string> {
   const text = readFileSync(join(ROOT, "ffi/native/cria.h"), "utf8")
@@ -241,8 +272,9 @@ wins. A value that cannot be read gives a warning and the default.
 ${rows.join("\n")}
 
 Registries are reached through \`HTTPS_PROXY\` (\`HTTP_PROXY\` for those without TLS) except for the hosts in
-\`NO_PROXY\`, separated by commas. Loopback addresses are never reached through a proxy. \`DOCKER_CONFIG\` and \`HF_TOKEN\` are
-used as Docker and Hugging Face document them.
+\`NO_PROXY\`, separated by commas. Loopback addresses are never reached through a proxy. \`DOCKER_CONFIG\`, \`HF_TOKEN\`
+and \`HF_ENDPOINT\` are used as Docker and Hugging Face document them: the host of \`HF_ENDPOINT\` is a mirror, and a model is
+pulled from it as \`<host>/user/repository\`.
 `
 }
 
@@ -282,6 +314,7 @@ const scripts = ["scripts", "bench", "examples"].flatMap(sourcesOf)
 const problems = [
   ...sources.flatMap(layering),
   ...[...sources, ...scripts].flatMap(headers),
+  ...sources.flatMap(paths),
   ...abi(),
   ...documentation(),
   ...lockFile(),

@@ -59,12 +59,15 @@ describe("makeModel()", () => {
     ["tiny-gemma3", { architecture: "gemma3", blockCount: 6, headCountKv: 1, slidingWindow: 64 }],
     [
       "tiny-lfm2",
-      { architecture: "lfm2", isHybrid: true, headCountKv: 2, keyElementsPerToken: 2 * 2 * 64 },
+      {
+        architecture: "lfm2",
+        headCountKv: 2,
+        cache: { keyElements: 2 * 2 * 64, stateBytes: 2 * 2 * 256 * 4 },
+      },
     ],
-    [
-      "tiny-mamba2",
-      { architecture: "mamba2", isRecurrent: true, headCount: 0, keyElementsPerToken: 0 },
-    ],
+    ["tiny-cohere2", { architecture: "cohere2", blockCount: 4, slidingWindow: 128 }],
+    ["tiny-granitehybrid", { architecture: "granitehybrid", cache: { keyElements: 2 * 2 * 64 } }],
+    ["tiny-mamba2", { architecture: "mamba2", headCount: 0, cache: { keyElements: 0 } }],
     ["tiny-bert", { architecture: "bert", poolingType: "cls", contextLength: 512 }],
   ])("makes %s in every file type", async (shape, facts) => {
     using folder = new TemporaryFolder()

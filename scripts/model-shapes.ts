@@ -12,7 +12,15 @@ import { unreachable } from "../src/util/errors.ts"
 
 /** The sizes of a model. */
 export interface Shape {
-  readonly architecture: "bert" | "gemma3" | "lfm2" | "llama" | "mamba2" | "qwen2"
+  readonly architecture:
+    | "bert"
+    | "cohere2"
+    | "gemma3"
+    | "granitehybrid"
+    | "lfm2"
+    | "llama"
+    | "mamba2"
+    | "qwen2"
   /** Names `ggml-vocab-<vocabulary>.gguf`. */
   readonly vocabulary: string
   readonly blocks: number
@@ -29,8 +37,16 @@ export interface Shape {
 
 const RMS_EPSILON = "attention.layer_norm_rms_epsilon"
 
-// mamba2 only: a state of 128 in one group, 8 heads of 64 channels, a convolution over 4 tokens.
+// Mamba layers: a state of 128 in one group, 8 heads of 64 channels, a convolution over 4 tokens.
 const SSM = { state: 128, groups: 1, heads: 8, inner: 512, kernel: 4 }
+
+const SSM_KEYS: Readonly<Record<string, GgufInput>> = {
+  "ssm.conv_kernel": u32(SSM.kernel),
+  "ssm.group_count": u32(SSM.groups),
+  "ssm.inner_size": u32(SSM.inner),
+  "ssm.state_size": u32(SSM.state),
+  "ssm.time_step_rank": u32(SSM.heads),
+}
 
 // lfm2 only: a convolution over 3 tokens, as in the real ones.
 const SHORT_CONV_TOKENS = 3
@@ -39,7 +55,9 @@ const SHORT_CONV_TOKENS = 3
 export type ShapeName =
   | "qwen2.5-0.5b"
   | "tiny-bert"
+  | "tiny-cohere2"
   | "tiny-gemma3"
+  | "tiny-granitehybrid"
   | "tiny-lfm2"
   | "tiny-llama"
   | "tiny-mamba2"
@@ -89,6 +107,24 @@ export const SHAPES: Readonly<Record<ShapeName, Shape>> = {
       "rope.freq_base": f32(1e6),
     },
   },
+  // Three layers with a window of 128 tokens, then one without.
+  "tiny-cohere2": {
+    architecture: "cohere2",
+    vocabulary: "llama-spm",
+    blocks: 4,
+    width: 256,
+    feedForward: 512,
+    contextLength: 2048,
+    heads: 4,
+    headsKv: 2,
+    headLength: 64,
+    keys: {
+      "attention.layer_norm_epsilon": f32(1e-5),
+      "attention.sliding_window": u32(128),
+      logit_scale: f32(1),
+      "rope.dimension_count": u32(64),
+    },
+  },
   "tiny-lfm2": {
     architecture: "lfm2",
     vocabulary: "llama-spm",
@@ -105,6 +141,23 @@ export const SHAPES: Readonly<Record<ShapeName, Shape>> = {
       "shortconv.l_cache": u32(SHORT_CONV_TOKENS),
     },
   },
+  // A state-space layer where tiny-lfm2 has a convolution: a state that all tokens of the past go into.
+  "tiny-granitehybrid": {
+    architecture: "granitehybrid",
+    vocabulary: "llama-spm",
+    blocks: 4,
+    width: 256,
+    feedForward: 512,
+    contextLength: 2048,
+    heads: 4,
+    headsKv: [0, 2, 0, 2],
+    headLength: 64,
+    keys: {
+      [RMS_EPSILON]: f32(1e-5),
+      "rope.dimension_count": u32(64),
+      ...SSM_KEYS,
+    },
+  },
   "tiny-mamba2": {
     architecture: "mamba2",
     vocabulary: "llama-spm",
@@ -117,11 +170,7 @@ export const SHAPES: Readonly<Record<ShapeName, Shape>> = {
     headLength: 0,
     keys: {
       [RMS_EPSILON]: f32(1e-5),
-      "ssm.conv_kernel": u32(SSM.kernel),
-      "ssm.group_count": u32(SSM.groups),
-      "ssm.inner_size": u32(SSM.inner),
-      "ssm.state_size": u32(SSM.state),
-      "ssm.time_step_rank": u32(SSM.heads),
+      ...SSM_KEYS,
     },
   },
   "tiny-bert": {
@@ -193,7 +242,9 @@ function globalPlans(shape: Shape, vocabSize: number): readonly Plan[] {
       ]
     case "lfm2":
       return [embedding, norm("token_embd_norm", shape.width)]
+    case "cohere2":
     case "gemma3":
+    case "granitehybrid":
     case "llama":
     case "mamba2":
     case "qwen2":
@@ -223,6 +274,8 @@ function layerPlans(shape: Shape, layer: number): readonly Plan[] {
         norm("ffn_norm", width),
         ...gatedFeedForward(shape),
       ]
+    case "cohere2":
+      return [norm("attn_norm", width), ...attention(shape, layer), ...gatedFeedForward(shape)]
     case "gemma3":
       return [
         norm("attn_norm", width),
@@ -239,6 +292,13 @@ function layerPlans(shape: Shape, layer: number): readonly Plan[] {
         ...(headsKvOf(shape, layer) === 0
           ? shortConvolution(width)
           : [...attention(shape, layer), ...headNorms(shape)]),
+        norm("ffn_norm", width),
+        ...gatedFeedForward(shape),
+      ]
+    case "granitehybrid":
+      return [
+        norm("attn_norm", width),
+        ...(headsKvOf(shape, layer) === 0 ? stateSpace(width) : attention(shape, layer)),
         norm("ffn_norm", width),
         ...gatedFeedForward(shape),
       ]

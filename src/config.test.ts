@@ -43,6 +43,7 @@ const CASES: Readonly<Record<string, readonly [keyof Config, string, unknown, un
   CRIA_REGISTRY_REALMS: ["registryRealms", "a=b,c=d", ["a=b", "c=d"], []],
   CRIA_OFFLINE: ["isOffline", "1", true, false],
   OLLAMA_NOPRUNE: ["keepsUnused", "1", true, false],
+  CRIA_HTTP_CHANGES: ["allowsChanges", "0", false, true],
   SSL_CERT_FILE: ["caFile", "/etc/ca.pem", "/etc/ca.pem", undefined],
 }
 

@@ -69,6 +69,8 @@ export interface Config {
   readonly isOffline: boolean
   /** Whether layers that no model needs any more are kept. */
   readonly keepsUnused: boolean
+  /** Whether requests over HTTP may change which models are installed. */
+  readonly allowsChanges: boolean
   /** File of certificate authorities in PEM. */
   readonly caFile: string | undefined
 }
@@ -186,6 +188,12 @@ export const VARIABLES: readonly Variable[] = [
     defaultText: "0",
   },
   {
+    name: "CRIA_HTTP_CHANGES",
+    about:
+      "0 refuses pull, push, create, copy, delete and uploads over HTTP; cria's own commands, with the same setting, still can",
+    defaultText: "1",
+  },
+  {
     name: "SSL_CERT_FILE",
     about: "Certificate authorities for registries, in PEM, instead of the built-in ones",
     defaultText: "",
@@ -293,6 +301,7 @@ export function readConfig(env: Environment, warn: (message: string) => void = (
     registryRealms: listOf(reader.text("CRIA_REGISTRY_REALMS")),
     isOffline: reader.parsed("CRIA_OFFLINE", boolean, false),
     keepsUnused: reader.parsed("OLLAMA_NOPRUNE", boolean, false),
+    allowsChanges: reader.parsed("CRIA_HTTP_CHANGES", boolean, true),
     caFile: caFile === undefined ? undefined : folder(caFile),
   }
 }

@@ -16,6 +16,9 @@ async function main(args: readonly string[]): Promise<void> {
   } else if (first === "quantize-worker") {
     const { quantizeMain } = await import("./runner/quantize-main.ts")
     await quantizeMain(args[1] ?? "")
+  } else if (first === "convert-worker") {
+    const { convertMain } = await import("./runner/convert-main.ts")
+    await convertMain()
   } else if (first === "devices-worker") {
     const { devicesMain } = await import("./runner/devices-main.ts")
     devicesMain()

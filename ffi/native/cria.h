@@ -24,7 +24,7 @@
 #endif
 
 /* Raised whenever a signature, the step block or the meaning of a JSON field changes. */
-#define CRIA_ABI_VERSION 2
+#define CRIA_ABI_VERSION 3
 
 #ifdef __cplusplus
 extern "C" {
@@ -70,8 +70,11 @@ CRIA_API int32_t cria_job_finish(int32_t job);
  *  "vocab_only": bool, "check_tensors": bool, "main_gpu": int, "split_mode": "none"|"layer"|"row",
  *  "devices": [string], "tensor_split": [number],
  *  "overrides": [{"key": string, "type": "int"|"float"|"bool"|"str", "value": any}],
- *  "adapters": [string] (LoRA files; every context of the model uses them)} */
-CRIA_API int32_t cria_model_load(const uint8_t * json, int32_t length);
+ *  "adapters": [string] (LoRA files; every context of the model uses them),
+ *  "view": {"bytes": int, "ranges": [{"path": string, "from": int, "at": int, "bytes": int}]}}
+ * With a view that is read instead of the paths: a GGUF file that begins with `header` and has at each `at` bytes of
+ * another file, in order; what lies between is zero. It cannot be mapped. Without, header_length is 0. */
+CRIA_API int32_t cria_model_load(const uint8_t * json, int32_t length, const uint8_t * header, int32_t header_length);
 /* CRIA_ERR_STATE while a context of it lives. */
 CRIA_API int32_t cria_model_free(int32_t model);
 /* Text: sizes, trained context, memory kind, special tokens, chat template; see ffi/native.ts ModelInfo. */
@@ -93,14 +96,16 @@ CRIA_API int32_t cria_tokenize(int32_t model, const uint8_t * text, int32_t leng
  *  "pooling": "model"|"none"|"mean"|"cls"|"last", "offload_kv": bool, "swa_full": bool, "top": int,
  *  "pins": int}
  * pins: sequence ids beyond "sequences", where the memory can share any beginning of a sequence; ignored elsewhere.
- * With pins, id 0 is for cria_state_get() and cria_state_set(). */
+ * swa_full: keep the cells that have left a sliding window, so that any beginning can be shared. It takes two of
+ * llama.cpp's ids a sequence, so there are at most 128.
+ * Where any beginning can be shared, id 0 is for cria_state_get() and cria_state_set(). */
 CRIA_API int32_t cria_context_new(int32_t model, const uint8_t * json, int32_t length);
 CRIA_API int32_t cria_context_free(int32_t context);
 /* Text: what the context really has; see ffi/native.ts ContextInfo. */
 CRIA_API int32_t cria_context_info(int32_t context);
 
 /* Address of the step block, which lives as long as the context. All fields are 4 bytes wide:
- *   header [16]          0 rc of llama_decode, 1 decode_us, 2 sample_us, 3 graphs reused, 4.. reserved
+ *   header [16]          0 rc of llama_decode, 1 decode_us, 2 sample_us, 3 graphs of the step that were reused, 4.. reserved
  *   token [batch]  i32   in
  *   position [batch] i32 in
  *   sequence [batch] i32 in
@@ -127,17 +132,16 @@ CRIA_API int32_t  cria_embedding(int32_t context, int32_t sequence, float * out,
 /* 1 removed, 0 the memory kind cannot do that. p1 < 0: to the end. */
 CRIA_API int32_t cria_sequence_remove(int32_t context, int32_t sequence, int32_t p0, int32_t p1);
 CRIA_API int32_t cria_sequence_copy(int32_t context, int32_t source, int32_t target, int32_t p0, int32_t p1);
-CRIA_API int32_t cria_sequence_shift(int32_t context, int32_t sequence, int32_t p0, int32_t p1, int32_t delta);
 /* range[0] = first, range[1] = last position held, -1 when empty. */
 CRIA_API int32_t cria_sequence_range(int32_t context, int32_t sequence, int32_t * range);
 CRIA_API int32_t cria_memory_clear(int32_t context);
-/* State of positions p0 <= p < p1 of a sequence. Where only whole sequences can be shared: 0 and -1, all of it. */
+/* State of positions p0 <= p < p1 of a sequence, as bytes for a context of the same model, cache types and kind of
+ * window. Where only whole sequences can be shared, it is that of all: p0 = 0, p1 = -1. */
 CRIA_API int64_t cria_state_size(int32_t context, int32_t sequence, int32_t p0, int32_t p1);
 CRIA_API int64_t cria_state_get(int32_t context, int32_t sequence, int32_t p0, int32_t p1, uint8_t * data,
                                 int64_t capacity);
-/* Puts positions p0 <= p < p1 out of a state into a sequence that holds those before, in cells of their own. All of the
- * state needs free cells meanwhile. A state that does not fit leaves the sequence as it was; empty, where only whole
- * sequences can be shared. */
+/* Puts positions p0 <= p < p1 out of a state into a sequence that holds those before, in cells of their own. A state
+ * that cannot be restored leaves the sequence as it was; empty, where only whole sequences can be shared. */
 CRIA_API int64_t cria_state_set(int32_t context, int32_t sequence, int32_t p0, int32_t p1, const uint8_t * data,
                                 int64_t length);
 

@@ -31,6 +31,14 @@ struct Failure : std::runtime_error {
 [[noreturn]] inline void fail_state(const std::string & message) { throw Failure(CRIA_ERR_STATE, message); }
 [[noreturn]] inline void fail_native(const std::string & message) { throw Failure(CRIA_ERR_NATIVE, message); }
 
+// Fails with what llama.cpp logged. Only its words tell that memory ran out.
+[[noreturn]] inline void fail_logged(const std::string & message) {
+    for (const char * word : {"allocat", "out of memory"}) {
+        if (message.find(word) != std::string::npos) throw Failure(CRIA_ERR_MEMORY, message);
+    }
+    fail_native(message);
+}
+
 // Remembers the message for cria_error() on this thread and gives the status back.
 int32_t remember(int32_t status, const std::string & message);
 // Hands text to cria_text() on this thread; its length.
@@ -174,8 +182,8 @@ struct Draw {
 class Sampler {
   public:
     virtual ~Sampler() = default;
-    // Draws the next token from one row of logits and accepts it.
-    virtual void draw(const float * logits, Draw & draw) = 0;
+    // Draws the next token from one row of logits and accepts it. The row is changed meanwhile, and as it was afterwards.
+    virtual void draw(float * logits, Draw & draw) = 0;
     virtual std::shared_ptr<Model> model() const = 0;
 };
 

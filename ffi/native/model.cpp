@@ -1,5 +1,6 @@
 // Models: loading as a job, facts, vocabulary, tokenisation.
 #include "internal.hpp"
+#include "view.hpp"
 
 #include <algorithm>
 #include <cstring>
@@ -86,6 +87,17 @@ struct LoadPlan {
     std::vector<float> tensor_split;
     std::vector<llama_model_kv_override> overrides;
     std::vector<std::string> adapters;
+    std::FILE * view = nullptr;  // read instead of the paths
+
+    LoadPlan() = default;
+    LoadPlan(const LoadPlan &) = delete;
+    LoadPlan & operator=(const LoadPlan &) = delete;
+    ~LoadPlan() { close_view(); }
+
+    void close_view() {
+        if (view != nullptr) std::fclose(view);
+        view = nullptr;
+    }
 };
 
 void plan_devices(LoadPlan & plan, const common_json & config) {
@@ -105,10 +117,11 @@ void plan_devices(LoadPlan & plan, const common_json & config) {
     }
 }
 
-std::shared_ptr<LoadPlan> plan_load(const common_json & config) {
+std::shared_ptr<LoadPlan> plan_load(const common_json & config, std::string header) {
     auto plan = std::make_shared<LoadPlan>();
     plan->paths = config.at("paths").get<std::vector<std::string>>();
     if (plan->paths.empty()) fail_argument("paths is empty, expected at least one GGUF file");
+    if (config.contains("view")) plan->view = open_view(config.at("view"), std::move(header));
     if (config.contains("adapters")) plan->adapters = config.at("adapters").get<std::vector<std::string>>();
     llama_model_params & p = plan->params;
     p.n_gpu_layers = config.value<int>("gpu_layers", -1);
@@ -117,6 +130,11 @@ std::shared_ptr<LoadPlan> plan_load(const common_json & config) {
     p.main_gpu = config.value<int>("main_gpu", 0);
     p.vocab_only = config.value<bool>("vocab_only", false);
     p.check_tensors = config.value<bool>("check_tensors", false);
+    if (plan->view != nullptr) {
+        // Only files can be mapped.
+        p.load_mode = LLAMA_LOAD_MODE_NONE;
+        p.lazy_mode = LLAMA_LAZY_MODE_OFF;
+    }
     plan_devices(*plan, config);
     if (config.contains("overrides")) {
         const common_json & list = config.at("overrides");
@@ -127,6 +145,14 @@ std::shared_ptr<LoadPlan> plan_load(const common_json & config) {
     return plan;
 }
 
+llama_model * load_files(const LoadPlan & plan) {
+    if (plan.view != nullptr) return llama_model_load_from_file_ptr(plan.view, plan.params);
+    std::vector<const char *> paths;
+    for (const std::string & path : plan.paths) paths.push_back(path.c_str());
+    return paths.size() == 1 ? llama_model_load_from_file(paths[0], plan.params)
+                             : llama_model_load_from_splits(paths.data(), paths.size(), plan.params);
+}
+
 int32_t load(LoadPlan & plan, Job & job) {
     plan.params.progress_callback = [](float progress, void * user) {
         Job & j = *static_cast<Job *>(user);
@@ -134,15 +160,13 @@ int32_t load(LoadPlan & plan, Job & job) {
         return !j.cancelled;
     };
     plan.params.progress_callback_user_data = &job;
-    std::vector<const char *> paths;
-    for (const std::string & path : plan.paths) paths.push_back(path.c_str());
 
     LogCapture capture;
     auto model = std::make_shared<Model>();
-    model->model = paths.size() == 1 ? llama_model_load_from_file(paths[0], plan.params)
-                                     : llama_model_load_from_splits(paths.data(), paths.size(), plan.params);
+    model->model = load_files(plan);
+    plan.close_view();
     if (job.cancelled) throw Failure(CRIA_ERR_CANCELLED, "loading was cancelled");
-    if (model->model == nullptr) fail_native(capture.text("llama.cpp gave no reason"));
+    if (model->model == nullptr) fail_logged(capture.text("llama.cpp gave no reason"));
     model->vocab = llama_model_get_vocab(model->model);
     model->n_vocab = llama_vocab_n_tokens(model->vocab);
     model->vocab_only = plan.params.vocab_only;
@@ -212,9 +236,9 @@ uint8_t attributes_of(const llama_vocab * vocab, llama_token token) {
 
 using namespace cria;
 
-int32_t cria_model_load(const uint8_t * json, int32_t length) {
+int32_t cria_model_load(const uint8_t * json, int32_t length, const uint8_t * header, int32_t header_length) {
     return guarded([&] {
-        auto plan = plan_load(in_json(json, length));
+        auto plan = plan_load(in_json(json, length), in_text(header, header_length));
         return start_job([plan](Job & job) { return load(*plan, job); });
     });
 }

@@ -9,6 +9,9 @@
 #include <cstring>
 #include <limits>
 
+#include "logit-edits.hpp"
+#include "rows.hpp"
+
 namespace cria {
 
 namespace {
@@ -20,87 +23,17 @@ constexpr int32_t STATUS_FAILED = 4;
 // Above this, choosing the best k by a heap costs more than llama.cpp's bucket sort.
 constexpr int32_t HEAP_K_MAX = 256;
 
-struct SamplerDeleter {
-    void operator()(llama_sampler * sampler) const { llama_sampler_free(sampler); }
-};
 // e^-30 times the largest vocabulary is still nothing beside 1.
 constexpr float NEGLIGIBLE = 30.0f;
 
-// Most nuclei are smaller.
+// Most nuclei are smaller. Few are between the second size that is tried and the whole vocabulary.
 constexpr size_t NUCLEUS_FIRST = 64;
-
-using SamplerPtr = std::unique_ptr<llama_sampler, SamplerDeleter>;
+constexpr size_t NUCLEUS_GROWTH = 64;
 
 float number(const common_json & config, const char * key, float fallback) {
     const float value = config.value<float>(key, fallback);
     if (!std::isfinite(value)) fail_argument(std::string(key) + " is not a finite number");
     return value;
-}
-
-// Rows are read in blocks whose maximum the compiler finds with vector instructions: most blocks hold nothing of
-// interest and are passed over.
-constexpr int32_t BLOCK = 64;
-
-float block_max(const float * v, int32_t n) {
-    float lanes[8];
-    for (float & lane : lanes) lane = -std::numeric_limits<float>::infinity();
-    int32_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        for (int32_t j = 0; j < 8; j++) lanes[j] = v[i + j] > lanes[j] ? v[i + j] : lanes[j];
-    }
-    float best = lanes[0];
-    for (float lane : lanes) best = lane > best ? lane : best;
-    for (; i < n; i++) best = v[i] > best ? v[i] : best;
-    return best;
-}
-
-// Index of the largest logit, the first of equal ones; values that are not numbers never win.
-int32_t best_index(const float * logits, int32_t n) {
-    int32_t best_block = 0;
-    float best = -std::numeric_limits<float>::infinity();
-    for (int32_t start = 0; start < n; start += BLOCK) {
-        const float max = block_max(logits + start, std::min(BLOCK, n - start));
-        if (max > best) {
-            best = max;
-            best_block = start;
-        }
-    }
-    const float * block = logits + best_block;
-    return static_cast<int32_t>(std::find(block, logits + std::min(n, best_block + BLOCK), best) - logits);
-}
-
-// Best logit first; equal logits by lower token id, so that results never depend on the algorithm.
-bool better(const llama_token_data & a, const llama_token_data & b) {
-    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
-}
-
-// The k best of a row, best first: a heap of k, into which only blocks with something better are looked at.
-void best_of(const float * logits, int32_t n, int32_t k, std::vector<llama_token_data> & out) {
-    out.clear();
-    for (int32_t start = 0; start < n; start += BLOCK) {
-        const int32_t end = std::min(n, start + BLOCK);
-        const bool is_full = static_cast<int32_t>(out.size()) == k;
-        if (is_full && !(block_max(logits + start, end - start) > out.front().logit)) continue;
-        for (int32_t id = start; id < end; id++) {
-            const llama_token_data candidate{id, logits[id], 0.0f};
-            if (static_cast<int32_t>(out.size()) < k) {
-                out.push_back(candidate);
-                std::push_heap(out.begin(), out.end(), better);
-            } else if (logits[id] > out.front().logit) {
-                std::pop_heap(out.begin(), out.end(), better);
-                out.back() = candidate;
-                std::push_heap(out.begin(), out.end(), better);
-            }
-        }
-    }
-    std::sort_heap(out.begin(), out.end(), better);
-}
-
-// Log of the sum of exponentials of a row, the denominator of its softmax.
-double log_sum_exp(const float * logits, int32_t n, float max) {
-    double sum = 0.0;
-    for (int32_t i = 0; i < n; i++) sum += std::exp(logits[i] - max);
-    return max + std::log(sum);
 }
 
 std::vector<llama_logit_bias> biases(const common_json & config, const Model & model) {
@@ -132,17 +65,22 @@ class ChainSampler final : public Sampler {
 
     ChainSampler(const ChainSampler & other)
         : model_(other.model_), chain_(llama_sampler_clone(other.chain_.get())),
-          grammar_(other.grammar_ ? llama_sampler_clone(other.grammar_.get()) : nullptr), greedy_(other.greedy_),
+          grammar_(other.grammar_ ? llama_sampler_clone(other.grammar_.get()) : nullptr), edits_(other.edits_),
+          greedy_(other.greedy_),
           first_p_(other.first_p_), first_k_(other.first_k_) {}
 
     std::shared_ptr<Model> model() const override { return model_; }
 
     void reset() {
+        edits_.reset();
         llama_sampler_reset(chain_.get());
         if (grammar_) llama_sampler_reset(grammar_.get());
     }
 
-    void accept(llama_token token) { llama_sampler_accept(chain_.get(), token); }
+    void accept(llama_token token) {
+        edits_.accept(token);
+        llama_sampler_accept(chain_.get(), token);
+    }
 
     void set_grammar(const std::string & gbnf, const std::string & prefill) {
         if (gbnf.compare(0, 11, "%llguidance") == 0) fail_argument("llguidance grammars are not supported, use GBNF");
@@ -158,7 +96,7 @@ class ChainSampler final : public Sampler {
         grammar_ = std::move(grammar);
     }
 
-    void draw(const float * logits, Draw & draw) override {
+    void draw(float * logits, Draw & draw) override {
         try {
             draw.token = pick(logits, draw.status);
             if (draw.status == 0 && draw.top_count >= 0) logprobs(logits, draw);
@@ -171,6 +109,7 @@ class ChainSampler final : public Sampler {
     std::shared_ptr<Model> model_;
     SamplerPtr chain_;
     SamplerPtr grammar_;
+    LogitEdits edits_;       // come before the chain
     bool greedy_ = false;    // nothing in the chain but the choice of the best logit
     float first_p_ = 1.0f;   // below 1: top_p is done here, before the chain, over what the chain begins with
     int32_t first_k_ = 0;    // the chain starts with top_k: only that many candidates are needed
@@ -181,9 +120,9 @@ class ChainSampler final : public Sampler {
     void build(const common_json & config) {
         const uint32_t seed = config.contains("seed") ? config.at("seed").get<unsigned int>() : LLAMA_DEFAULT_SEED;
         const float temperature = number(config, "temperature", 0.8f);
-        const bool edits_logits = add_editors(config);
+        const bool sees_all = add_editors(config);
         if (temperature <= 0.0f && !config.contains("mirostat")) {
-            greedy_ = !edits_logits;
+            greedy_ = !sees_all;
             add(llama_sampler_init_greedy());
             return;
         }
@@ -196,26 +135,35 @@ class ChainSampler final : public Sampler {
                               : llama_sampler_init_mirostat_v2(seed, tau, eta));
             return;
         }
-        add_filters(config, temperature, seed, edits_logits);
+        add_filters(config, temperature, seed, sees_all);
     }
 
-    // Samplers that change logits and so need the whole vocabulary. True when there was any.
+    // What changes logits. True when it is in the chain, which then has to begin with the whole vocabulary: which
+    // tokens DRY changes is known to nobody else.
     bool add_editors(const common_json & config) {
-        const auto bias = biases(config, *model_);
-        if (!bias.empty()) {
-            add(llama_sampler_init_logit_bias(model_->n_vocab, static_cast<int32_t>(bias.size()), bias.data()));
-        }
+        auto bias = biases(config, *model_);
         const float repeat = number(config, "repeat_penalty", 1.0f);
         const float frequency = number(config, "frequency_penalty", 0.0f);
         const float presence = number(config, "presence_penalty", 0.0f);
         const int last_n = config.value<int>("repeat_last_n", 64);
         if (repeat <= 0.0f) fail_argument("repeat_penalty must be above 0");
         if (last_n < 0) fail_argument("repeat_last_n must not be negative");
-        const bool penalties = last_n > 0 && (repeat != 1.0f || frequency != 0.0f || presence != 0.0f);
-        if (penalties) add(llama_sampler_init_penalties(model_->n_vocab, last_n, repeat, frequency, presence));
+        SamplerPtr penalties;
+        if (last_n > 0 && (repeat != 1.0f || frequency != 0.0f || presence != 0.0f)) {
+            penalties.reset(llama_sampler_init_penalties(model_->n_vocab, last_n, repeat, frequency, presence));
+        }
         const float dry = number(config, "dry_multiplier", 0.0f);
-        if (dry > 0.0f) add_dry(config, dry);
-        return !bias.empty() || penalties || dry > 0.0f;
+        if (dry <= 0.0f) {
+            edits_.set_biases(std::move(bias));
+            edits_.set_penalties(std::move(penalties), static_cast<size_t>(last_n));
+            return false;
+        }
+        if (!bias.empty()) {
+            add(llama_sampler_init_logit_bias(model_->n_vocab, static_cast<int32_t>(bias.size()), bias.data()));
+        }
+        if (penalties) add(penalties.release());
+        add_dry(config, dry);
+        return true;
     }
 
     void add_dry(const common_json & config, float multiplier) {
@@ -232,7 +180,7 @@ class ChainSampler final : public Sampler {
                                    pointers.size()));
     }
 
-    void add_filters(const common_json & config, float temperature, uint32_t seed, bool edits_logits) {
+    void add_filters(const common_json & config, float temperature, uint32_t seed, bool sees_all) {
         const size_t keep = config.value<unsigned int>("min_keep", 0);
         const float sigma = number(config, "top_n_sigma", -1.0f);
         const int top_k = config.value<int>("top_k", 40);
@@ -241,12 +189,12 @@ class ChainSampler final : public Sampler {
         const float min_p = number(config, "min_p", 0.0f);
         const float xtc = number(config, "xtc_probability", 0.0f);
         const bool capped = top_k > 0 && top_k <= HEAP_K_MAX && top_k < model_->n_vocab;
-        first_k_ = capped && !edits_logits && sigma <= 0.0f ? top_k : 0;
+        first_k_ = capped && !sees_all && sigma <= 0.0f ? top_k : 0;
         if (sigma > 0.0f) add(llama_sampler_init_top_n_sigma(sigma));
         if (top_k > 0) add(llama_sampler_init_top_k(top_k));
         if (typical < 1.0f) add(llama_sampler_init_typical(typical, keep));
         const bool is_uncapped = top_k <= 0 || top_k >= model_->n_vocab;
-        const bool is_first = is_uncapped && !edits_logits && sigma <= 0.0f && typical >= 1.0f && keep <= 1;
+        const bool is_first = is_uncapped && !sees_all && sigma <= 0.0f && typical >= 1.0f && keep <= 1;
         if (is_first) first_p_ = top_p;
         if (top_p < 1.0f && !is_first) add(llama_sampler_init_top_p(top_p, keep));
         if (min_p > 0.0f) add(llama_sampler_init_min_p(min_p, keep));
@@ -264,7 +212,8 @@ class ChainSampler final : public Sampler {
         return one.logit != -std::numeric_limits<float>::infinity();
     }
 
-    llama_token pick(const float * logits, int32_t & status) {
+    llama_token pick(float * logits, int32_t & status) {
+        const EditedRow row(edits_, logits);
         const int32_t best = best_index(logits, model_->n_vocab);
         if (best >= model_->n_vocab || !std::isfinite(logits[best])) {
             status = STATUS_NOT_FINITE;
@@ -276,7 +225,7 @@ class ChainSampler final : public Sampler {
             status = STATUS_GRAMMAR_STUCK;
             return -1;
         }
-        llama_sampler_accept(chain_.get(), token);
+        accept(token);
         if (grammar_) llama_sampler_accept(grammar_.get(), token);
         return token;
     }
@@ -302,9 +251,13 @@ class ChainSampler final : public Sampler {
         return candidates_.empty() ? -1 : apply_chain(false);
     }
 
+    // Values that are not numbers cannot be sorted.
     void fill_candidates(const float * logits) {
         candidates_.resize(static_cast<size_t>(model_->n_vocab));
-        for (llama_token id = 0; id < model_->n_vocab; id++) candidates_[id] = {id, logits[id], 0.0f};
+        for (llama_token id = 0; id < model_->n_vocab; id++) {
+            const float logit = logits[id];
+            candidates_[id] = {id, std::isnan(logit) ? -std::numeric_limits<float>::infinity() : logit, 0.0f};
+        }
     }
 
     // top_p without a sort of the whole vocabulary, which takes a hundred times as long: sorts as many of the best as
@@ -318,9 +271,12 @@ class ChainSampler final : public Sampler {
         }
         double reached = 0.0;
         size_t sorted = 0;
-        for (size_t count = NUCLEUS_FIRST; sorted < candidates_.size(); count *= 4) {
-            const size_t end = std::min(count, candidates_.size());
-            std::partial_sort(candidates_.begin() + sorted, candidates_.begin() + end, candidates_.end(), better);
+        for (size_t count = NUCLEUS_FIRST; sorted < candidates_.size(); count *= NUCLEUS_GROWTH) {
+            const auto first = candidates_.begin() + sorted;
+            const auto last = candidates_.begin() + std::min(count, candidates_.size());
+            if (last != candidates_.end()) std::nth_element(first, last, candidates_.end(), better);
+            std::sort(first, last, better);
+            const size_t end = last - candidates_.begin();
             for (; sorted < end; sorted++) {
                 reached += std::exp(candidates_[sorted].logit - max) / sum;
                 if (reached < first_p_) continue;

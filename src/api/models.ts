@@ -84,6 +84,8 @@ export const createRequest = z.object({
   draft_quantize: text,
   /** Digest of an importance matrix. Not in Ollama. */
   imatrix: text,
+  /** Digests of uploads that nobody else needs: what the model does not have goes afterwards. Not in Ollama. */
+  discard: list(z.string()),
   renderer: text,
   parser: text,
   requires: text,

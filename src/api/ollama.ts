@@ -169,6 +169,8 @@ export interface FitReply {
     readonly quant: string
     readonly tag: string
     readonly size: number
+    /** More than one when the repository has it in parts. */
+    readonly files: number
     /** Where it would be. */
     readonly place: "gpu" | "partly" | "cpu" | "none"
     /** Tokens of the longest context that fits. */
@@ -188,7 +190,8 @@ export interface ProgressReply {
 
 /** Details of a model, in many replies. */
 export interface ModelDetails {
-  readonly parent_model?: string
+  /** The model that the weights were taken from; empty in lists. */
+  readonly parent_model: string
   readonly format: string
   readonly family: string
   readonly families: readonly string[] | null
@@ -202,6 +205,9 @@ export interface ModelDetails {
 export interface TagsModel {
   readonly name: string
   readonly model: string
+  /** Of a model that answers on another machine: its name there, and the address. */
+  readonly remote_model?: string
+  readonly remote_host?: string
   readonly modified_at: string
   readonly size: number
   readonly digest: string
@@ -243,7 +249,11 @@ export interface ShowReply {
   readonly system?: string
   readonly details: ModelDetails
   readonly messages?: ReadonlyArray<{ readonly role: string; readonly content: string }>
+  /** As in {@link TagsModel}. */
+  readonly remote_model?: string
+  readonly remote_host?: string
   readonly model_info: Readonly<Record<string, unknown>>
+  /** Metadata of the first projector. */
   readonly projector_info?: Readonly<Record<string, unknown>>
   readonly tensors: ReadonlyArray<{
     readonly name: string

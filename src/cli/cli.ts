@@ -8,13 +8,14 @@ import { Command, CommanderError } from "commander"
 
 import { type Config, readConfig, type Variable, VARIABLES } from "../config.ts"
 import { versionText } from "../version.ts"
-import type { ExportFlags, VerifyFlags } from "./commands/archive.ts"
+import type { ExportFlags, ImportFlags, VerifyFlags } from "./commands/archive.ts"
 import type { CreateFlags } from "./commands/create.ts"
+import type { ListFlags } from "./commands/list.ts"
 import type { RunFlags } from "./commands/run.ts"
 import type { ServeFlags } from "./commands/serve.ts"
 import type { ShowFlags } from "./commands/show.ts"
 import type { PullFlags, TransferFlags } from "./commands/transfer.ts"
-import { connect } from "./connect.ts"
+import { connect, connectToChange } from "./connect.ts"
 import { printError } from "./output.ts"
 
 /** Runs a command. Errors go to stderr in one line, and the exit status is 1. */
@@ -131,6 +132,7 @@ function addShow(program: Command, config: Config): void {
     .option("-v, --verbose", "show all metadata and tensors")
     .option("--fit", "show which quantisations of its repository fit this machine")
     .option("--insecure", "with --fit: use plain HTTP")
+    .option("--json", "print it as JSON, as the API does")
     .action(async (model: string, flags: ShowFlags) => {
       if (flags.fit === true) {
         const { showFit } = await import("./commands/fit.ts")
@@ -153,7 +155,8 @@ function addCreate(program: Command, config: Config): void {
     .option("--json", "print progress as lines of JSON")
     .action(async (model: string, flags: CreateFlags) => {
       const { create } = await import("./commands/create.ts")
-      await create(await connect(config), config, model, flags)
+      await using server = await connectToChange(config)
+      await create(server.client, config, model, flags)
     })
 }
 
@@ -163,14 +166,16 @@ function addChanges(program: Command, config: Config): void {
     .description("Copy a model")
     .action(async (source: string, destination: string) => {
       const { copy } = await import("./commands/models.ts")
-      await copy(await connect(config), source, destination)
+      await using server = await connectToChange(config)
+      await copy(server.client, source, destination)
     })
   program
     .command("rm <model...>")
     .description("Remove models")
     .action(async (models: string[]) => {
       const { remove } = await import("./commands/models.ts")
-      await remove(await connect(config), models)
+      await using server = await connectToChange(config)
+      await remove(server.client, models)
     })
 }
 
@@ -179,6 +184,7 @@ function addArchives(program: Command, config: Config): void {
     .command("export <model...>")
     .description("Write models to a tar file, for machines without a network")
     .requiredOption("-o, --output <path>", "the file to write, or - for stdout")
+    .option("--json", "print progress as lines of JSON")
     .action(async (models: string[], flags: ExportFlags) => {
       const { exportArchive } = await import("./commands/archive.ts")
       await exportArchive(config, models, flags)
@@ -186,9 +192,10 @@ function addArchives(program: Command, config: Config): void {
   program
     .command("import <file> [model]")
     .description("Install the models of a tar file, or of stdin as -")
-    .action(async (file: string, model: string | undefined) => {
+    .option("--json", "print progress as lines of JSON")
+    .action(async (file: string, name: string | undefined, flags: ImportFlags) => {
       const { importArchive } = await import("./commands/archive.ts")
-      await importArchive(config, file, model)
+      await importArchive(config, file, { ...flags, name })
     })
   program
     .command("verify [model...]")
@@ -239,17 +246,19 @@ function addLists(program: Command, config: Config): void {
     .alias("ls")
     .allowExcessArguments()
     .description("List installed models")
-    .action(async (prefix: string | undefined) => {
+    .option("--json", "print them as JSON, as the API does")
+    .action(async (prefix: string | undefined, flags: ListFlags) => {
       const { list } = await import("./commands/list.ts")
-      await list(await connect(config), prefix)
+      await list(await connect(config), prefix, flags)
     })
   program
     .command("ps [prefix]")
     .allowExcessArguments()
     .description("List loaded models")
-    .action(async (prefix: string | undefined) => {
+    .option("--json", "print them as JSON, as the API does")
+    .action(async (prefix: string | undefined, flags: ListFlags) => {
       const { ps } = await import("./commands/list.ts")
-      await ps(await connect(config), prefix)
+      await ps(await connect(config), prefix, flags)
     })
 }
 

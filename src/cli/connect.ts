@@ -43,6 +43,17 @@ export async function connectOrStart(config: Config, file?: string): Promise<Con
 }
 
 /**
+ * A server that may change models: the one that listens, unless that is told to change none over HTTP; then one of our
+ * own, over the same store.
+ *
+ * @throws {CriaError} `unavailable` when no server listens and the command needs one.
+ */
+export async function connectToChange(config: Config): Promise<Connection> {
+  if (!config.allowsChanges) return startPrivate(undefined)
+  return { client: await connect(config), async [Symbol.asyncDispose]() {} }
+}
+
+/**
  * Starts a server on a free port of the loopback address. It ends with us, however we end: it watches its stdin.
  *
  * @throws {CriaError} With what the server said, when it did not start.

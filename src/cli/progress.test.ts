@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test"
 
-import { Bar, barLine, formatLeft, ProgressDisplay } from "./progress.ts"
+import { Bar, barLine, formatLeft, ProgressDisplay, ProgressPrinter } from "./progress.ts"
 import { TestTerminal } from "./test-terminal.ts"
 
 describe("Bar", () => {
@@ -65,5 +65,41 @@ describe("ProgressDisplay", () => {
     expect(lines[11]).toBe("pulling a: 100% 1 KB/1 KB")
     expect(lines[12]).toBe("success")
     expect(terminal.stdout).toBe("")
+  })
+
+  test("what is done to one file after the other has a line each", () => {
+    using terminal = new TestTerminal()
+    using display = new ProgressDisplay()
+    const digest = "0000000000000000000"
+    display.show({ status: "converting model", digest, total: 1000, completed: 1000 }, 0)
+    display.show({ status: "quantizing F16 model to Q4_0", digest, total: 500, completed: 250 }, 1)
+    expect(terminal.stderr).toBe(
+      "converting model: 100% 1 KB/1 KB\nquantizing F16 model to Q4_0: 50% 250 B/500 B\n",
+    )
+  })
+
+  test("on a terminal a bar takes the place of its announcement, and the cursor comes back", () => {
+    using terminal = new TestTerminal()
+    using _ = terminal.pretend()
+    using display = new ProgressDisplay()
+    display.show({ status: "converting model" }, 0)
+    display.show({ status: "converting model", digest: "0", total: 1000, completed: 1000 }, 0)
+    display[Symbol.dispose]()
+    expect(terminal.stderr).toStartWith("\u001b[?25l")
+    expect(terminal.stderr.match(/converting model/g)).toHaveLength(1)
+    expect(terminal.stderr).toEndWith("\u001b[?25h")
+  })
+})
+
+describe("ProgressPrinter", () => {
+  test("gives scripts lines of JSON on stdout", () => {
+    using terminal = new TestTerminal()
+    using progress = new ProgressPrinter(true)
+    progress.show({ status: "x", digest: "d", total: 2, completed: 1 })
+    progress.end({ status: "success" })
+    expect(terminal.stdout).toBe(
+      '{"status":"x","digest":"d","total":2,"completed":1}\n{"status":"success"}\n',
+    )
+    expect(terminal.stderr).toBe("")
   })
 })

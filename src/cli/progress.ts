@@ -102,7 +102,7 @@ export class ProgressDisplay implements Disposable {
   readonly #rows: Row[] = []
   readonly #bars = new Map<string, Bar>()
   readonly #plain = new Map<string, { fraction: number; atMs: number }>()
-  readonly #timer: ReturnType<typeof setInterval> | undefined
+  #timer: ReturnType<typeof setInterval> | undefined
   #frame = 0
   #drawn = 0
 
@@ -121,34 +121,39 @@ export class ProgressDisplay implements Disposable {
       if (this.#timer === undefined) process.stderr.write(`${status}\n`)
       return
     }
-    let bar = this.#bars.get(digest)
+    // What is done to a blob one after the other has a bar each.
+    const key = `${digest} ${status}`
+    let bar = this.#bars.get(key)
     if (bar === undefined) {
       bar = new Bar(status)
-      this.#bars.set(digest, bar)
+      this.#bars.set(key, bar)
+      const last = this.#rows.at(-1)
+      if (last?.kind === "text" && last.text === status) this.#rows.pop()
       this.#rows.push({ kind: "bar", bar })
     }
     bar.update(completed, total, nowMs)
-    if (this.#timer === undefined) this.#print(digest, bar, nowMs)
+    if (this.#timer === undefined) this.#print(key, bar, nowMs)
   }
 
-  /** Leaves the last state on the screen. */
+  /** Leaves the last state on the screen; further calls do nothing. */
   [Symbol.dispose](): void {
     if (this.#timer === undefined) return
     clearInterval(this.#timer)
+    this.#timer = undefined
     this.#draw(false)
     process.stderr.write("\u001b[?25h")
   }
 
   /** A line of its own for every tenth. */
-  #print(digest: string, bar: Bar, nowMs: number): void {
-    const last = this.#plain.get(digest)
+  #print(key: string, bar: Bar, nowMs: number): void {
+    const last = this.#plain.get(key)
     const isDue =
       last === undefined ||
       bar.fraction - last.fraction >= PLAIN_STEP ||
       (bar.isDone && last.fraction < 1) ||
       (nowMs - last.atMs >= PLAIN_MS && bar.fraction > last.fraction)
     if (!isDue) return
-    this.#plain.set(digest, { fraction: bar.fraction, atMs: nowMs })
+    this.#plain.set(key, { fraction: bar.fraction, atMs: nowMs })
     const percent = Math.floor(bar.fraction * 100)
     const sizes = `${formatBytes(bar.completed)}/${formatBytes(bar.total)}`
     process.stderr.write(`${`${bar.label}: ${percent}% ${sizes} ${bar.speed}`.trimEnd()}\n`)
@@ -167,5 +172,31 @@ export class ProgressDisplay implements Disposable {
     const up = this.#drawn > 0 ? `\u001b[${this.#drawn}A` : ""
     process.stderr.write(`${up}\r${shown.map((line) => `\u001b[K${line}\n`).join("")}`)
     this.#drawn = shown.length
+  }
+}
+
+/** Progress for people on stderr, or for scripts as lines of JSON on stdout. */
+export class ProgressPrinter implements Disposable {
+  readonly #display: ProgressDisplay | undefined
+
+  constructor(json: boolean) {
+    this.#display = json ? undefined : new ProgressDisplay()
+  }
+
+  /** Shows a step. */
+  show(step: ProgressReply): void {
+    if (this.#display === undefined) console.log(JSON.stringify(step))
+    else this.#display.show(step, performance.now())
+  }
+
+  /** Ends the display; scripts get a last line. */
+  end(last: object): void {
+    if (this.#display === undefined) console.log(JSON.stringify(last))
+    else this.#display[Symbol.dispose]()
+  }
+
+  /** Ends the display as it is. */
+  [Symbol.dispose](): void {
+    this.#display?.[Symbol.dispose]()
   }
 }

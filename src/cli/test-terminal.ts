@@ -38,6 +38,17 @@ export class TestTerminal implements Disposable {
     this.#restore.push(...spies.map((spy) => () => spy.mockRestore()))
   }
 
+  /** Programs take stderr for a terminal until the result is disposed. */
+  pretend(): Disposable {
+    const was = process.stderr.isTTY
+    process.stderr.isTTY = true
+    return {
+      [Symbol.dispose]() {
+        process.stderr.isTTY = was
+      },
+    }
+  }
+
   [Symbol.dispose](): void {
     for (const restore of this.#restore) restore()
   }

@@ -84,8 +84,12 @@ export class Client {
     await this.#fetch("POST", "/api/copy", { source, destination }, undefined)
   }
 
-  async delete(model: string): Promise<void> {
-    await this.#fetch("DELETE", "/api/delete", { model }, undefined)
+  /** Removes a model. Where there is another of this name, which cannot be removed; undefined when there is none. */
+  async delete(model: string): Promise<string | undefined> {
+    const response = await this.#fetch("DELETE", "/api/delete", { model }, undefined)
+    const text = await response.text()
+    // The server's documented shape; Ollama's reply is empty.
+    return text === "" ? undefined : (JSON.parse(text) as { kept_in?: string }).kept_in
   }
 
   async hasBlob(digest: string): Promise<boolean> {
@@ -95,11 +99,16 @@ export class Client {
     throw await errorOf(response)
   }
 
-  /** Uploads a blob. */
-  async putBlob(digest: string, content: Blob, signal?: AbortSignal): Promise<void> {
+  /** Uploads a blob: a `Blob`, or anything that has a size and a stream. */
+  async putBlob(
+    digest: string,
+    content: Pick<Blob, "size" | "stream">,
+    signal?: AbortSignal,
+  ): Promise<void> {
     const response = await this.#send(`${this.url}/api/blobs/${digest}`, {
       method: "POST",
-      body: content,
+      body: content instanceof Blob ? content : content.stream(),
+      headers: { "Content-Length": String(content.size) },
       ...(signal === undefined ? {} : { signal }),
     })
     if (!response.ok) throw await errorOf(response)

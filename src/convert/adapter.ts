@@ -22,8 +22,9 @@ import {
   writeConversion,
 } from "./convert.ts"
 import { architectureName, type Family, familyOf, familyOfArchitecture } from "./families.ts"
-import { type JsonObject, ModelFolder } from "./folder.ts"
+import { ModelFolder, type ModelSource } from "./folder.ts"
 import { Hyperparameters } from "./hyperparameters.ts"
+import type { JsonObject } from "./json.ts"
 import { generalMetadata } from "./model-card.ts"
 import { rowsOf, type StoredTensor } from "./safetensors.ts"
 import { isTokenId } from "./special-tokens.ts"
@@ -68,23 +69,25 @@ interface Pair {
  * Reads what has to be known of a model.
  *
  * @param path A folder with `config.json`, or a GGUF file.
+ * @param label What errors call it.
  * @throws {CriaError} `invalid-input` when adapters for it cannot be converted.
  */
-export function readAdapterBase(path: string): AdapterBase {
-  if (!(statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false)) return baseOfFile(path)
+export function readAdapterBase(path: string, label: string = path): AdapterBase {
+  const isFolder = statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false
+  if (!isFolder) return baseOfFile(path, label)
   const folder = new ModelFolder(path)
   const raw = readConfig(folder)
-  const config = new Hyperparameters(raw, `${path}/config.json`)
+  const config = new Hyperparameters(raw, folder.labelOf("config.json"))
   return {
-    family: familyOf(architectureName(raw), path),
+    family: familyOf(architectureName(raw), label),
     heads: config.size("num_attention_heads"),
     keyHeads: config.size("num_key_value_heads", "num_attention_heads"),
     experts: config.count("num_local_experts", "num_experts") ?? 0,
   }
 }
 
-function baseOfFile(path: string): AdapterBase {
-  const { metadata, tensors } = readGguf(path)
+function baseOfFile(path: string, label: string): AdapterBase {
+  const { metadata, tensors } = readGguf(path, { label })
   const architecture = metadata.get("general.architecture")
   const name = architecture?.type === "string" ? architecture.value : ""
   const family = familyOfArchitecture(name)
@@ -92,7 +95,7 @@ function baseOfFile(path: string): AdapterBase {
   if (family === undefined || heads === undefined) {
     throw new CriaError(
       "invalid-input",
-      `Cannot convert an adapter for "${path}": a ${name} model`,
+      `Cannot convert an adapter for "${label}": a ${name} model`,
       {
         hint: "convert the adapter with llama.cpp, and use the GGUF file",
       },
@@ -110,16 +113,16 @@ function baseOfFile(path: string): AdapterBase {
 /**
  * Converts an adapter.
  *
- * @param path A folder with `adapter_config.json` and `adapter_model.safetensors`.
+ * @param source `adapter_config.json` and `adapter_model.safetensors`.
  * @param target The GGUF file to write; one that is there is replaced when the new one is complete.
  * @throws {CriaError} Like `convertFolder`; also for adapters that are more than pairs of matrices.
  */
 export async function* convertAdapter(
-  path: string,
+  source: ModelSource,
   target: string,
   { base, type = "f32", signal }: AdapterOptions,
 ): AsyncGenerator<ConvertEvent, void> {
-  const folder = new ModelFolder(path)
+  const folder = new ModelFolder(source)
   const stored = folder.tensors("adapter_model")
   const tensors = planAdapter(stored, {
     ...base,
@@ -128,6 +131,7 @@ export async function* convertAdapter(
   })
   const { architecture } = base.family
   const conversion: Conversion = {
+    label: folder.labelOf(),
     architecture,
     type: outputType(type, stored),
     tensors,
@@ -142,8 +146,7 @@ function adapterMetadata(
   tensors: readonly PlannedTensor[],
 ): Map<string, GgufInput> {
   const config = folder.object(CONFIG)
-  if (config === undefined)
-    throw new CriaError("not-found", `Cannot find "${CONFIG}" in "${folder.path}"`)
+  if (config === undefined) throw folder.missing(`"${CONFIG}"`)
   const size = { parameters: -adaptedParameters(tensors), activeParameters: 0, experts: 0 }
   const metadata = new Map<string, GgufInput>([
     ["general.architecture", text(architecture)],

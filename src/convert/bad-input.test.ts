@@ -141,9 +141,15 @@ describe("convertFolder() refuses", () => {
     const changes: readonly (readonly [Record<string, unknown>, RegExp])[] = [
       [{ num_attention_heads: 0 }, /"num_attention_heads" is 0/],
       [{ num_attention_heads: "four" }, /"num_attention_heads" is "four", expected a whole number/],
+      [{ num_attention_heads: "heads" }, /"num_attention_heads" is "heads", expected a whole/],
       [{ num_attention_heads: 3 }, /rows, expected a multiple of 2 × 3 heads/],
       [{ hidden_size: 1e300 }, /"hidden_size"/],
       [{ vocab_size: 5 }, /it has token 29\d, the model only 5 tokens/],
+      [{ vocab_size: 2 ** 31 - 1 }, /"vocab_size" is 2147483647, expected .* up to 2097152/],
+      [{ num_hidden_layers: 2 ** 31 - 1 }, /"num_hidden_layers" .* up to 512/],
+      [{ num_hidden_layers: 513 }, /"num_hidden_layers" is 513/],
+      [{ head_dim: 2 ** 30 }, /"head_dim" .* up to 65536/],
+      [{ hidden_size: 2 ** 31 - 1 }, /"hidden_size" .* up to 1048576/],
       [{ rope_scaling: [1] }, /"rope_scaling" is \[1\], expected an object/],
       [{ rope_scaling: { type: "yarn", factor: 2 } }, /YaRN/],
       [{ quantization_config: { quant_method: "gptq" } }, /quantised by gptq/],
@@ -179,6 +185,33 @@ describe("convertFolder() refuses", () => {
     await refuses(model, /experts are missing/)
     model.change("config.json", { num_local_experts: 2 })
     await refuses(model, /expected 2 experts/)
+    model.change("config.json", { num_local_experts: 2 ** 31 - 1 })
+    await refuses(model, /"num_local_experts" .* up to 1024/)
+  })
+
+  test("experts of no size, however many", async () => {
+    using model = new TestModel("qwen3-moe-fused")
+    const empty = { type: "F32", shape: [2 ** 40, 2, 0], data: new Uint8Array() }
+    const name = "model.layers.0.mlp.experts.gate_up_proj"
+    rmSync(join(model.path, "model.safetensors"))
+    model.write("model.safetensors", safetensors({ [name]: empty }))
+    await refuses(model, /"\S+gate_up_proj" has 1099511627776 experts, expected \d+$/)
+  })
+
+  test("factors of 8-bit weights that are as many as the weights", async () => {
+    using model = new TestModel("fp8-blocks")
+    const config = { quant_method: "fp8", weight_block_size: [1, 1] }
+    model.change("config.json", { quantization_config: config })
+    const shape = [4096, 4097]
+    rmSync(join(model.path, "model.safetensors"))
+    model.write(
+      "model.safetensors",
+      safetensors({
+        "lm_head.weight": { type: "F8_E4M3", shape, data: new Uint8Array(4096 * 4097) },
+        "lm_head.weight_scale_inv": { type: "BF16", shape, data: new Uint8Array(2 * 4096 * 4097) },
+      }),
+    )
+    await refuses(model, /"lm_head.weight_scale_inv" has 16781312 factors, limit 16777216/)
   })
 })
 

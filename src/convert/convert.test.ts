@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test"
 import { rejects } from "node:assert/strict"
-import { readdirSync } from "node:fs"
+import { readdirSync, readFileSync, renameSync, statSync } from "node:fs"
 import { join } from "node:path"
 
 import { TemporaryFolder } from "../gguf/raw-file.ts"
@@ -9,6 +9,17 @@ import { convertFolder, folderKind } from "./convert.ts"
 import { TestModel } from "./test-model.ts"
 
 const DEMO = join(import.meta.dirname, "../../tests/fixtures/hf-cria-demo")
+
+/** Moves all files of a model to places that say nothing; where each is. */
+function scatter(model: TestModel): Record<string, string> {
+  const paths: Record<string, string> = {}
+  for (const name of readdirSync(model.path, { recursive: true }) as string[]) {
+    if (!statSync(join(model.path, name)).isFile()) continue
+    paths[name] = join(model.outside, `blob-${Object.keys(paths).length}`)
+    renameSync(join(model.path, name), paths[name])
+  }
+  return paths
+}
 
 describe("convertFolder()", () => {
   test("writes a model that reads back, with progress that ends at all bytes", async () => {
@@ -29,6 +40,24 @@ describe("convertFolder()", () => {
     expect(readGguf(target).tensors).toHaveLength(57)
     expect(readdirSync(folder.path)).toEqual(["out.gguf"])
   })
+
+  test.each(["llama-spm", "qwen3-embedding"])(
+    "takes the files of %s wherever they lie",
+    async (name) => {
+      using model = new TestModel(name)
+      for await (const _ of convertFolder(model.path, model.target));
+      const expected = readFileSync(model.target)
+      const paths = scatter(model)
+      const source = { name: "model", label: "x", paths }
+      for await (const _ of convertFolder(source, model.target));
+      expect(readFileSync(model.target).equals(expected)).toBe(true)
+      const { "config.json": _, ...others } = paths
+      await rejects(convertFolder({ ...source, paths: others }, model.target).next(), {
+        code: "not-found",
+        message: 'Cannot find "config.json" in "x"',
+      })
+    },
+  )
 
   test("leaves nothing behind when it is aborted", async () => {
     using folder = new TemporaryFolder()

@@ -8,27 +8,36 @@
  */
 
 import { type FileHandle, open, rename, rm } from "node:fs/promises"
+import { dirname } from "node:path"
 
 import { readGguf } from "../gguf/read.ts"
 import { encodeGguf, type GgufContent, type GgufInput, text, u32 } from "../gguf/write.ts"
 import { CriaError, errorMessage } from "../util/errors.ts"
+import { requireRoom } from "../util/room.ts"
 import type { OutputType } from "./elements.ts"
 import { architectureName, type Family, familyOf } from "./families.ts"
-import { type JsonObject, ModelFolder } from "./folder.ts"
+import { ModelFolder, type ModelSource } from "./folder.ts"
 import { Hyperparameters } from "./hyperparameters.ts"
+import type { JsonObject } from "./json.ts"
 import { generalMetadata } from "./model-card.ts"
 import { modelParameters } from "./parameters.ts"
 import { partWeights } from "./quantised.ts"
 import { finiteNumbers, llama3Factors, originalContext, ropeOf } from "./rope.ts"
-import { elementsOf, type StoredTensor } from "./safetensors.ts"
+import { elementBytes, elementsOf, type StoredTensor } from "./safetensors.ts"
 import { plannedBytes, tensorSource } from "./stream.ts"
 import { type PlannedTensor, planTensors, storedType } from "./tensors.ts"
 import { embeddingRows, readVocabulary } from "./vocabulary.ts"
 
-/** What most tensors are written as; "auto" keeps the 16-bit type of the original. */
-export type ConvertType = "auto" | "f32" | "f16" | "bf16" | "q8_0"
+/** All of {@link ConvertType}. */
+export const CONVERT_TYPES = ["auto", "source", "f32", "f16", "bf16", "q8_0"] as const
 
-const OUTPUT_TYPES: Readonly<Record<Exclude<ConvertType, "auto">, OutputType>> = {
+/**
+ * What most tensors are written as; "auto" keeps the 16-bit type of the original, "source" also takes 8 bits for an
+ * original in 8 bits.
+ */
+export type ConvertType = (typeof CONVERT_TYPES)[number]
+
+const OUTPUT_TYPES: Readonly<Record<Exclude<ConvertType, "auto" | "source">, OutputType>> = {
   f32: "F32",
   f16: "F16",
   bf16: "BF16",
@@ -68,6 +77,8 @@ const QUANTISATION_VERSION = 2
 
 /** What is to be written, and what will be said about it. */
 export interface Conversion {
+  /** What errors call it. */
+  readonly label: string
   readonly architecture: string
   readonly type: OutputType
   readonly tensors: readonly PlannedTensor[]
@@ -75,8 +86,8 @@ export interface Conversion {
 }
 
 /** What a folder has in it: a model, an adapter for one, or nothing that can be converted. */
-export function folderKind(path: string): FolderKind | undefined {
-  const names = new ModelFolder(path).names()
+export function folderKind(source: ModelSource): FolderKind | undefined {
+  const names = new ModelFolder(source).names()
   if (names.includes("adapter_config.json")) return "adapter"
   const hasWeights = names.some((name) => name.endsWith(".safetensors"))
   return hasWeights && names.includes("config.json") ? "model" : undefined
@@ -85,24 +96,24 @@ export function folderKind(path: string): FolderKind | undefined {
 /**
  * Converts a model.
  *
- * @param path A folder with `config.json`, `*.safetensors` and a tokenizer.
+ * @param source `config.json`, `*.safetensors` and a tokenizer.
  * @param target The GGUF file to write; one that is there is replaced when the new one is complete.
  * @throws {CriaError} `not-found` when something is missing; `invalid-input` when a file is broken or the model of a
  *   kind that is not known; `unavailable` when the target cannot be written. The signal's reason when it is aborted.
  */
 export async function* convertFolder(
-  path: string,
+  source: ModelSource,
   target: string,
   { type = "auto", signal }: ConvertOptions = {},
 ): AsyncGenerator<ConvertEvent, void> {
-  yield* writeConversion(planModel(new ModelFolder(path), type), target, signal)
+  yield* writeConversion(planModel(new ModelFolder(source), type), target, signal)
 }
 
 /** Reads everything but the weights. */
 function planModel(folder: ModelFolder, asked: ConvertType): Conversion {
   const raw = readConfig(folder)
-  const family = familyOf(architectureName(raw), folder.path)
-  const config = new Hyperparameters(raw, `${folder.path}/config.json`)
+  const family = familyOf(architectureName(raw), folder.labelOf())
+  const config = new Hyperparameters(raw, folder.labelOf("config.json"))
   const vocabulary = readVocabulary({ architecture: family.architecture, config, folder })
   const stored = folder.tensors("model")
   const weights = partWeights(stored, config)
@@ -131,25 +142,33 @@ function planModel(folder: ModelFolder, asked: ConvertType): Conversion {
     ["general.quantization_version", u32(QUANTISATION_VERSION)],
     ...vocabulary.metadata,
   ])
-  return { architecture: family.architecture, type, tensors, metadata }
+  return { label: folder.labelOf(), architecture: family.architecture, type, tensors, metadata }
 }
 
 /** @throws {CriaError} `not-found` without `config.json`. */
 export function readConfig(folder: ModelFolder): JsonObject {
   const config = folder.object("config.json")
   if (config !== undefined) return config
-  throw new CriaError("not-found", `Cannot find "config.json" in "${folder.path}"`, {
-    hint: "the folder of a model as it is on Hugging Face is expected",
-  })
+  throw folder.missing('"config.json"')
 }
 
-/** What "auto" means is decided by the first matrix in 16 bits. */
+/** What "auto" means is decided by the first matrix in 16 bits; what "source" means, by what most weights have. */
 export function outputType(asked: ConvertType, stored: readonly StoredTensor[]): OutputType {
-  if (asked !== "auto") return OUTPUT_TYPES[asked]
+  if (asked !== "auto" && asked !== "source") return OUTPUT_TYPES[asked]
+  if (asked === "source" && isEightBit(stored)) return "Q8_0"
   const first = stored.find(
     ({ shape, type }) => shape.length > 1 && (type === "BF16" || type === "F16"),
   )
   return first?.type === "BF16" ? "BF16" : "F16"
+}
+
+function isEightBit(stored: readonly StoredTensor[]): boolean {
+  const eight = stored.filter(({ type }) => elementBytes(type) === 1)
+  return 2 * elementsIn(eight) > elementsIn(stored)
+}
+
+function elementsIn(tensors: readonly StoredTensor[]): number {
+  return tensors.reduce((sum, { shape }) => sum + elementsOf(shape), 0)
 }
 
 /** Factors of rotary embeddings, which are tensors in a GGUF file. */
@@ -224,6 +243,7 @@ export async function* writeConversion(
     ),
   }
   signal?.throwIfAborted()
+  requireRoom(dirname(target), totalBytes, `Cannot convert "${conversion.label}"`)
   const partial = `${target}.${crypto.randomUUID()}.partial`
   let bytes = 0
   let isComplete = false

@@ -8,7 +8,7 @@
  */
 
 import { CriaError } from "../util/errors.ts"
-import { isObject, type JsonObject } from "./folder.ts"
+import { isObject, type JsonObject } from "./json.ts"
 
 /** llama.cpp's names of the architectures. */
 export type Architecture =

@@ -1,8 +1,9 @@
 /**
- * A folder as Hugging Face lays out a model: its small files, read with a limit, and an index of its tensors.
+ * The files of a model as Hugging Face lays them out: the small ones, read with a limit, and an index of its tensors.
  *
- * Owns where bytes may come from. Only regular files of the folder itself are read; a link that leads out of it is
- * refused, but for the cache of Hugging Face's own tools, whose files are links into the `blobs` folder beside it.
+ * Owns where bytes may come from. They lie in a folder, of which only regular files are read, or each is listed with
+ * its path, as uploads are, of which nothing else is read. A link that leads out of a folder is refused, but for the
+ * cache of Hugging Face's own tools, whose files are links into the `blobs` folder beside it.
  *
  * @module
  */
@@ -16,11 +17,12 @@ import {
   readSync,
   realpathSync,
 } from "node:fs"
-import { basename, dirname, join, sep } from "node:path"
+import { basename, dirname, join, posix, sep } from "node:path"
 
 import { z } from "zod"
 
 import { CriaError } from "../util/errors.ts"
+import { isObject, type JsonObject } from "./json.ts"
 import { compareCodePoints, readSafetensors, type StoredTensor } from "./safetensors.ts"
 
 /** Bytes. Four times the largest tokenizer in use, that of Gemma 3 with 33 MB. */
@@ -31,56 +33,58 @@ const PARTS_MAX = 4096
 
 const INDEX = z.object({ weight_map: z.record(z.string(), z.string()) })
 
-/** A JSON object whose values nobody has looked at yet. */
-export type JsonObject = Readonly<Record<string, unknown>>
-
-/** Whether a value is a JSON object. */
-export function isObject(value: unknown): value is JsonObject {
-  return typeof value === "object" && value !== null && !Array.isArray(value)
+/** Files of a model that lie anywhere. Their paths are trusted; a name is only looked up. */
+export interface ListedFiles {
+  /** Of the model, when no file says it. */
+  readonly name: string
+  /** What errors call the whole. */
+  readonly label: string
+  /** Path by name. Names are relative, with forward slashes: `1_Pooling/config.json`. */
+  readonly paths: Readonly<Record<string, string>>
 }
 
-/** A value for a message; objects of others may have anything where JavaScript looks for a text. */
-export function shown(value: unknown): string {
-  return typeof value === "string" ? value : (JSON.stringify(value)?.slice(0, 80) ?? "missing")
+/** Where the files of a model are: the path of a folder, or a list. */
+export type ModelSource = string | ListedFiles
+
+/** What {@link ModelFolder} asks of either. */
+interface Place {
+  /** Of the model, when it does not say its name itself. */
+  readonly name: string
+  /** What errors call a file; the whole for "". */
+  labelOf(name: string): string
+  /** What lies in a folder, in no order. */
+  list(folder: string): readonly string[]
+  /** Undefined when there is no such file. @throws {CriaError} `invalid-input` when it may not be read. */
+  find(name: string): string | undefined
 }
 
-/** An open folder. */
+/** The files of a model. */
 export class ModelFolder {
-  /** As it was given, for messages and names. */
-  readonly path: string
-  readonly #root: string
+  readonly #place: Place
 
   /** @throws {CriaError} `not-found` when it is not a folder. */
-  constructor(path: string) {
-    this.path = path
-    try {
-      this.#root = realpathSync(path)
-      readdirSync(this.#root)
-    } catch (error) {
-      throw new CriaError("not-found", `Cannot find the folder "${path}"`, { cause: error })
-    }
+  constructor(source: ModelSource) {
+    this.#place = typeof source === "string" ? new DiskFolder(source) : new FileList(source)
   }
 
-  /** The name of the model: of the folder, or of the repository when the folder is in Hugging Face's cache. */
+  /** Of the folder, for a model that does not say its name itself. */
   get name(): string {
-    const cached = /^models--.*--([^-].*)$/.exec(basename(dirname(dirname(this.#root))))?.[1]
-    return basename(dirname(this.#root)) === "snapshots" && cached !== undefined
-      ? cached
-      : basename(this.#root)
+    return this.#place.name
+  }
+
+  /** What errors call a file, or the whole model when no name is given. */
+  labelOf(name = ""): string {
+    return this.#place.labelOf(name)
   }
 
   /** Names in the folder, ordered. */
   names(folder: string = "."): string[] {
-    try {
-      return readdirSync(join(this.#root, folder)).toSorted(compareCodePoints)
-    } catch {
-      return []
-    }
+    return this.#place.list(folder).toSorted(compareCodePoints)
   }
 
   /** Whether the folder has such a file. */
   has(name: string): boolean {
-    return this.#realPath(name) !== undefined
+    return this.#place.find(name) !== undefined
   }
 
   /**
@@ -90,9 +94,9 @@ export class ModelFolder {
    * @throws {CriaError} `not-found` when it is not there; `invalid-input` when it leads out of the folder.
    */
   file(name: string): string {
-    const path = this.#realPath(name)
+    const path = this.#place.find(name)
     if (path !== undefined) return path
-    throw new CriaError("not-found", `Cannot find "${name}" in "${this.path}"`)
+    throw this.missing(`"${name}"`)
   }
 
   /**
@@ -162,7 +166,7 @@ export class ModelFolder {
     const parts = index === undefined ? this.#parts(prefix) : this.#indexed(index)
     const tensors = new Map<string, StoredTensor>()
     for (const part of parts) {
-      for (const tensor of readSafetensors(this.file(part), join(this.path, part))) {
+      for (const tensor of readSafetensors(this.file(part), this.labelOf(part))) {
         if (tensors.has(tensor.name))
           throw this.wrong(part, `tensor "${tensor.name}" is in two files`)
         if (index !== undefined && index.get(tensor.name) !== part) {
@@ -179,9 +183,17 @@ export class ModelFolder {
 
   /** The error for a file that cannot be used. */
   wrong(name: string, problem: string, cause?: unknown): CriaError {
-    return new CriaError("invalid-input", `Cannot use "${join(this.path, name)}": ${problem}`, {
+    return new CriaError("invalid-input", `Cannot use "${this.labelOf(name)}": ${problem}`, {
       cause,
     })
+  }
+
+  /** The error for something that is not there. */
+  missing(
+    what: string,
+    hint = "the files of a model as it is on Hugging Face are expected",
+  ): CriaError {
+    return new CriaError("not-found", `Cannot find ${what} in "${this.labelOf()}"`, { hint })
   }
 
   #index(name: string): ReadonlyMap<string, string> | undefined {
@@ -204,16 +216,55 @@ export class ModelFolder {
     const parts = names.filter((name) => name.startsWith(prefix) && name.endsWith(".safetensors"))
     if (parts.length > 0) return parts
     const pickled = names.some((name) => /\.(bin|pt|pth|ckpt)$/.test(name))
-    throw new CriaError("not-found", `Cannot find ${prefix}*.safetensors in "${this.path}"`, {
-      hint: pickled
-        ? "its weights are pickled, which can run code when read: use the safetensors version of the model"
-        : "the folder of a model as it is on Hugging Face is expected",
-    })
+    throw pickled
+      ? this.missing(
+          `${prefix}*.safetensors`,
+          "its weights are pickled, which can run code when read: use the safetensors version of the model",
+        )
+      : this.missing(`${prefix}*.safetensors`)
+  }
+}
+
+/** A folder. */
+class DiskFolder implements Place {
+  readonly #path: string
+  readonly #root: string
+
+  constructor(path: string) {
+    this.#path = path
+    try {
+      this.#root = realpathSync(path)
+      readdirSync(this.#root)
+    } catch (error) {
+      throw new CriaError("not-found", `Cannot find the folder "${path}"`, { cause: error })
+    }
   }
 
-  /** Undefined when there is no such file. */
-  #realPath(name: string): string | undefined {
-    if (name.includes("\0")) throw this.wrong(name, "the name has a NUL")
+  /** Of the folder, or of the repository when the folder is in Hugging Face's cache. */
+  get name(): string {
+    const cached = /^models--.*--([^-].*)$/.exec(basename(dirname(dirname(this.#root))))?.[1]
+    return basename(dirname(this.#root)) === "snapshots" && cached !== undefined
+      ? cached
+      : basename(this.#root)
+  }
+
+  labelOf(name: string): string {
+    return join(this.#path, name)
+  }
+
+  list(folder: string): string[] {
+    try {
+      return readdirSync(join(this.#root, folder))
+    } catch {
+      return []
+    }
+  }
+
+  find(name: string): string | undefined {
+    const label = this.labelOf(name)
+    if (name.includes("\0")) {
+      throw new CriaError("invalid-input", `Cannot use "${label}": the name has a NUL`)
+    }
     let path: string
     try {
       path = realpathSync(join(this.#root, name))
@@ -221,13 +272,9 @@ export class ModelFolder {
       return undefined
     }
     if (path.startsWith(this.#root + sep) || this.#isCached(path)) return path
-    throw new CriaError(
-      "invalid-input",
-      `Cannot use "${join(this.path, name)}": it leads out of the folder`,
-      {
-        hint: `copy the folder with its links followed: cp -rL ${this.path} <copy>`,
-      },
-    )
+    throw new CriaError("invalid-input", `Cannot use "${label}": it leads out of the folder`, {
+      hint: `copy the folder with its links followed: cp -rL ${this.#path} <copy>`,
+    })
   }
 
   /** `models--x/snapshots/<revision>/config.json` is a link to `models--x/blobs/<digest>`. */
@@ -236,5 +283,32 @@ export class ModelFolder {
     return (
       basename(snapshots) === "snapshots" && dirname(path) === join(dirname(snapshots), "blobs")
     )
+  }
+}
+
+/** Files that lie anywhere. No name becomes a path. */
+class FileList implements Place {
+  readonly name: string
+  readonly #label: string
+  readonly #paths: ReadonlyMap<string, string>
+
+  constructor({ name, label, paths }: ListedFiles) {
+    this.name = name
+    this.#label = label
+    this.#paths = new Map(Object.entries(paths))
+  }
+
+  labelOf(name: string): string {
+    return name === "" ? this.#label : name
+  }
+
+  list(folder: string): string[] {
+    const prefix = folder === "." ? "" : `${folder}/`
+    const inside = [...this.#paths.keys()].filter((name) => name.startsWith(prefix))
+    return [...new Set(inside.map((name) => name.slice(prefix.length).replace(/\/.*$/s, "")))]
+  }
+
+  find(name: string): string | undefined {
+    return this.#paths.get(posix.normalize(name))
   }
 }

@@ -8,15 +8,19 @@
  */
 
 import { CriaError } from "../util/errors.ts"
-import { isObject, type JsonObject } from "./folder.ts"
+import { isObject, type JsonObject } from "./json.ts"
 
-/** Values by `model_type`. "heads" stands for the number of attention heads, "head size" for its share of the width. */
+/** Stand for the number of attention heads, and for a head's share of the width. Symbols: no JSON file has them. */
+const HEADS: unique symbol = Symbol("heads")
+const HEAD_SIZE: unique symbol = Symbol("head size")
+
+/** Values by `model_type`. */
 const DEFAULTS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
   llama: {
     vocab_size: 32_000,
     max_position_embeddings: 2048,
-    num_key_value_heads: "heads",
-    head_dim: "head size",
+    num_key_value_heads: HEADS,
+    head_dim: HEAD_SIZE,
     rms_norm_eps: 1e-6,
     rope_theta: 10_000,
   },
@@ -24,7 +28,7 @@ const DEFAULTS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
     vocab_size: 32_000,
     max_position_embeddings: 131_072,
     num_key_value_heads: 8,
-    head_dim: "head size",
+    head_dim: HEAD_SIZE,
     rms_norm_eps: 1e-6,
     rope_theta: 10_000,
   },
@@ -112,7 +116,7 @@ const DEFAULTS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
     vocab_size: 32_064,
     max_position_embeddings: 4096,
     original_max_position_embeddings: 4096,
-    num_key_value_heads: "heads",
+    num_key_value_heads: HEADS,
     rms_norm_eps: 1e-5,
     rope_theta: 10_000,
     partial_rotary_factor: 1,
@@ -121,7 +125,7 @@ const DEFAULTS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
   granite: {
     vocab_size: 32_000,
     max_position_embeddings: 2048,
-    num_key_value_heads: "heads",
+    num_key_value_heads: HEADS,
     rms_norm_eps: 1e-6,
     rope_theta: 10_000,
     attention_multiplier: 1,
@@ -132,14 +136,14 @@ const DEFAULTS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
   olmo2: {
     vocab_size: 50_304,
     max_position_embeddings: 2048,
-    num_key_value_heads: "heads",
+    num_key_value_heads: HEADS,
     rms_norm_eps: 1e-5,
     rope_theta: 10_000,
   },
   olmo3: {
     vocab_size: 50_304,
     max_position_embeddings: 2048,
-    num_key_value_heads: "heads",
+    num_key_value_heads: HEADS,
     rms_norm_eps: 1e-5,
     rope_theta: 500_000,
     rope_local_base_freq: 500_000,
@@ -161,7 +165,7 @@ const DEFAULTS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
   },
   nomic_bert: {
     max_position_embeddings: 2048,
-    head_dim: "head size",
+    head_dim: HEAD_SIZE,
     type_vocab_size: 2,
     layer_norm_eps: 1e-12,
   },
@@ -179,6 +183,19 @@ const OLD_NAMES: readonly (readonly [old: string, name: string])[] = [
 
 /** The largest size that llama.cpp can count with. */
 const INTEGER_MAX = 2 ** 31 - 1
+
+/**
+ * The largest sizes of what is counted to, where a number in a small file would else cost memory. Layers and experts are
+ * those of llama.cpp (`LLAMA_MAX_LAYERS`, `LLAMA_MAX_EXPERTS`); the others are far above what models have: 262k tokens,
+ * heads of 512 elements, a width of 53k.
+ */
+const SIZES_MAX: Readonly<Record<string, number>> = {
+  vocab_size: 2 ** 21,
+  num_hidden_layers: 512,
+  num_local_experts: 1024,
+  head_dim: 2 ** 16,
+  hidden_size: 2 ** 20,
+}
 
 /** A configuration, for looking up values. */
 export class Hyperparameters {
@@ -208,9 +225,12 @@ export class Hyperparameters {
   count(...keys: readonly string[]): number | undefined {
     const value = this.#resolve(this.get(...keys))
     if (value === undefined) return undefined
-    if (typeof value === "number" && Number.isInteger(value) && value >= 0 && value <= INTEGER_MAX)
-      return value
-    throw this.#wrong(keys, value, "a whole number")
+    if (typeof value !== "number" || !Number.isInteger(value) || value < 0) {
+      throw this.#wrong(keys, value, "a whole number")
+    }
+    const most = SIZES_MAX[keys[0] ?? ""] ?? INTEGER_MAX
+    if (value > most) throw this.#wrong(keys, value, `a whole number up to ${most}`)
+    return value
   }
 
   /** Like {@link count}, for what every model has. */
@@ -260,8 +280,8 @@ export class Hyperparameters {
   }
 
   #resolve(value: unknown): unknown {
-    if (value === "heads") return this.size("num_attention_heads")
-    if (value === "head size") {
+    if (value === HEADS) return this.size("num_attention_heads")
+    if (value === HEAD_SIZE) {
       return Math.floor(this.size("hidden_size") / this.size("num_attention_heads"))
     }
     return value

@@ -8,7 +8,8 @@
  */
 
 import { type GgufInput, packStrings, text, u32 } from "../gguf/write.ts"
-import { isObject, type JsonObject, type ModelFolder, shown } from "./folder.ts"
+import type { ModelFolder } from "./folder.ts"
+import { isObject, type JsonObject, shown } from "./json.ts"
 import { type NameParts, nameParts, sizeLabelOf, titleOf } from "./model-name.ts"
 
 /** Bytes of the part of a card that is data. Real ones have below 30 kB. */

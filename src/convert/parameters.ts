@@ -9,8 +9,9 @@
 
 import { f32, flag, type GgufInput, packFlags, packStrings, u32 } from "../gguf/write.ts"
 import type { Family } from "./families.ts"
-import { isObject, type ModelFolder, shown } from "./folder.ts"
+import type { ModelFolder } from "./folder.ts"
 import type { Hyperparameters } from "./hyperparameters.ts"
+import { isObject, shown } from "./json.ts"
 import { addRope, originalContext, ropeOf } from "./rope.ts"
 
 type Metadata = Map<string, GgufInput>

@@ -8,7 +8,7 @@
  * @module
  */
 
-import { isObject, type JsonObject, shown } from "./folder.ts"
+import { isObject, type JsonObject, shown } from "./json.ts"
 
 /** Contractions in English, whatever their case. */
 const CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"

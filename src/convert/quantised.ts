@@ -7,8 +7,8 @@
  * @module
  */
 
-import { shown } from "./folder.ts"
 import type { Hyperparameters } from "./hyperparameters.ts"
+import { shown } from "./json.ts"
 import { elementsOf, type StoredTensor } from "./safetensors.ts"
 import type { Scale } from "./tensors.ts"
 
@@ -24,6 +24,9 @@ const METHODS = ["fp8", "compressed-tensors", "modelopt", "fbgemm_fp8"]
 
 /** Of compressed-tensors; the others pack several weights into a word. */
 const FORMATS = ["float-quantized", "naive-quantized", "int-quantized"]
+
+/** Factors of one tensor, which are held in memory: one for each block of 128 × 128 weights makes 2^38 weights. */
+const FACTORS_MAX: number = 2 ** 24
 
 const FACTORS = /^(.*)(_scale_inv|_scale|\.qscale_weight)$/
 
@@ -72,9 +75,11 @@ function checkMethod(method: unknown, format: unknown, config: Hyperparameters):
 function blockSizes(value: unknown): readonly [number, number] | undefined {
   if (!Array.isArray(value)) return undefined
   const [rows, columns]: unknown[] = value
-  return typeof rows === "number" && typeof columns === "number" && rows > 0 && columns > 0
-    ? [rows, columns]
-    : undefined
+  return isBlockSize(rows) && isBlockSize(columns) ? [rows, columns] : undefined
+}
+
+function isBlockSize(value: unknown): value is number {
+  return typeof value === "number" && Number.isInteger(value) && value > 0
 }
 
 /** One factor for all, one for each row, or one for each block. */
@@ -86,6 +91,9 @@ function scaleOf(
   const rows = weight.shape[0] ?? 0
   const columns = weight.shape.at(-1) ?? 0
   const count = elementsOf(stored.shape)
+  if (count > FACTORS_MAX) {
+    throw config.problem(`tensor "${stored.name}" has ${count} factors, limit ${FACTORS_MAX}`)
+  }
   const whole = { stored, blockRows: Number.MAX_SAFE_INTEGER, blockColumns: columns, columns: 1 }
   if (count === 1) return whole
   if (weight.shape.length === 2 && stored.shape[0] === rows && count === rows) {

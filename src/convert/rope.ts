@@ -8,8 +8,8 @@
  */
 
 import { f32, type GgufInput, packNumbers, text, u32 } from "../gguf/write.ts"
-import { isObject, type JsonObject } from "./folder.ts"
 import type { Hyperparameters } from "./hyperparameters.ts"
+import { isObject, type JsonObject } from "./json.ts"
 
 /** Of one kind of layer. */
 interface RopePart {

@@ -8,7 +8,8 @@
  */
 
 import { flag, type GgufInput, packStrings, text, u32 } from "../gguf/write.ts"
-import { isObject, type JsonObject, type ModelFolder, shown } from "./folder.ts"
+import type { ModelFolder } from "./folder.ts"
+import { isObject, type JsonObject, shown } from "./json.ts"
 
 const KEYS = {
   bos: "bos",

@@ -247,6 +247,9 @@ function splitExperts(match: RegExpExecArray, part: Part, options: PlanOptions):
       `tensor "${name}" is not one of experts × rows × columns in full precision`,
     )
   }
+  if (experts !== options.experts) {
+    throw options.problem(`tensor "${name}" has ${experts} experts, expected ${options.experts}`)
+  }
   if (projection === "down_proj") {
     return [
       {

@@ -8,7 +8,8 @@
  */
 
 import type { CriaError } from "../util/errors.ts"
-import { isObject, type JsonObject, type ModelFolder, shown } from "./folder.ts"
+import type { ModelFolder } from "./folder.ts"
+import { isObject, type JsonObject, shown } from "./json.ts"
 
 /** A token that was added to a vocabulary. */
 export interface AddedToken {

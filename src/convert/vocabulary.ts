@@ -8,10 +8,10 @@
  */
 
 import { flag, type GgufInput, packNumbers, packStrings, text, u32 } from "../gguf/write.ts"
-import { CriaError } from "../util/errors.ts"
 import type { Architecture } from "./families.ts"
-import { isObject, type ModelFolder } from "./folder.ts"
+import type { ModelFolder } from "./folder.ts"
 import type { Hyperparameters } from "./hyperparameters.ts"
+import { isObject } from "./json.ts"
 import { preTokenizerName, preTokenizerOfClass, signature } from "./pre-tokenizer.ts"
 import { readSentencePieces, TOKEN_TYPES } from "./sentencepiece.ts"
 import { specialTokens, tokenText } from "./special-tokens.ts"
@@ -181,9 +181,8 @@ function fromJson(context: Context): Written {
   const { folder, architecture, config } = context
   const tokenizer = readTokenizer(folder)
   if (tokenizer === undefined) {
-    throw new CriaError("not-found", `Cannot find a tokenizer in "${folder.path}"`, {
-      hint: "tokenizer.json or tokenizer.model is expected beside the weights",
-    })
+    const hint = "tokenizer.json or tokenizer.model is expected beside the weights"
+    throw folder.missing("a tokenizer", hint)
   }
   if (architecture === "bert" || architecture === "nomic-bert") {
     return fromWordPieces(tokenizer, context)

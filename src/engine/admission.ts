@@ -93,9 +93,14 @@ export class Pressure<T extends Applicant> {
     this.#most = Math.max(0, ...this.#counts.values())
   }
 
+  /** Whether somebody of a lower class runs. */
+  outranks(applicant: Applicant): boolean {
+    return RANK[applicant.priority] < this.#lowestRank
+  }
+
   /** Whether {@link victimsFor} might name somebody. */
   canPush(applicant: Applicant): boolean {
-    return RANK[applicant.priority] < this.#lowestRank || this.#isOwedPlace(applicant)
+    return this.outranks(applicant) || this.#isOwedPlace(applicant)
   }
 
   /**

@@ -37,7 +37,7 @@ export function parseCacheSetting(text: string): CacheSetting | undefined {
 }
 
 /** The types of a setting. */
-export function cacheTypesOf(setting: CacheSetting): { keys: CacheType; values: CacheType } {
+export function splitCacheSetting(setting: CacheSetting): { keys: CacheType; values: CacheType } {
   const [keys, values = keys] = setting.split("/").map(cacheTypeOf)
   assert(keys !== undefined && values !== undefined, "a setting has types")
   return { keys, values }

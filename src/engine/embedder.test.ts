@@ -56,6 +56,24 @@ describe("Embedder", () => {
     ])
   })
 
+  test("goes on after a vector that is no vector, and after a step that failed", async () => {
+    let step = 0
+    const backend = new FakeEmbeddings({ codeOf: () => (++step === 2 ? -3 : undefined) })
+    const embedding = backend.embedding.bind(backend)
+    backend.embedding = (sequence) =>
+      step === 1 ? Float32Array.of(Number.NaN, 1) : embedding(sequence)
+    await using embedder = new Embedder(backend)
+    expect(await embedder.embed([[1], [2]]).catch((error: unknown) => error)).toMatchObject({
+      code: "invalid-input",
+      message: "embedding contains NaN or Inf values",
+    })
+    expect(backend.usedCells).toBe(0)
+    expect(await embedder.embed([[1]]).catch((error: unknown) => error)).toMatchObject({
+      code: "internal",
+    })
+    expect(await embedder.embed([[1], [2]])).toHaveLength(2)
+  })
+
   test.each([
     ["an empty input", [] as number[], 0],
     ["an input that no step holds", Array.from({ length: 33 }, () => 1), 33],

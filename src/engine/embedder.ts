@@ -88,12 +88,14 @@ export class Embedder implements AsyncDisposable {
     }
     this.#backend.submit(tokens, 0)
     const { code } = await this.#backend.wait()
-    if (code !== STEP_CODE.ok) {
+    try {
+      if (code === STEP_CODE.ok)
+        return pack.map((_, index) => normalised(this.#backend.embedding(first + index)))
       throw new CriaError("internal", `Cannot embed: llama.cpp returned ${code}`)
+    } finally {
+      // However it went: what a sequence still held would be in the way of the next input.
+      for (const index of pack.keys()) this.#backend.removeSequence(first + index, 0, -1)
     }
-    const vectors = pack.map((_, index) => normalised(this.#backend.embedding(first + index)))
-    for (const index of pack.keys()) this.#backend.removeSequence(first + index, 0, -1)
-    return vectors
   }
 }
 

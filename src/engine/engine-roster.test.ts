@@ -389,6 +389,7 @@ describe("Engine, what it says about itself", () => {
     await machine.ask([...PREFIX, 1])
     const { counters, step } = machine.engine.status
     expect(counters.cachedTokens).toBe(100)
+    expect(counters.reusedGraphs).toBe(counters.steps)
     expect(step).toMatchObject({ tokens: 1, promptTokens: 0, rows: 1, decodeMs: 1, sampleMs: 0 })
   })
 

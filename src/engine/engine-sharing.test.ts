@@ -224,6 +224,16 @@ describe("Engine, whole states", () => {
     expect(cached).toEqual([0, 0, 100])
   })
 
+  test("leaves states where turns end: the second request with a system prompt shares, and a question again", async () => {
+    await using machine = new Machine({ memory: "recurrent" })
+    const end = VOCABULARY - 1
+    const question = (from: number) => [...PREFIX, end, ...run(from, 40), end, 1, 2, 3]
+    const cached: number[] = []
+    for (const from of [2000, 3000, 2000])
+      cached.push((await machine.ask(question(from))).usage.cachedTokens)
+    expect(cached).toEqual([0, 101, 142])
+  })
+
   test("takes no snapshot where too little is in common", async () => {
     await using machine = new Machine({ memory: "recurrent" })
     const cached: number[] = []
@@ -312,7 +322,7 @@ describe("Engine, a long prompt beside answers", () => {
     // 4 ms without: 10 ms more are 100 tokens.
     expect(Math.max(...during.map((step) => decodeMicros(step)))).toBeLessThanOrEqual(3.5 * 4000)
     expect(promptSteps.length).toBeGreaterThanOrEqual(2000 / 100)
-    // In whole multiples of 8, and carefully as long as nothing is known.
+    // In whole multiples of 4, and carefully as long as nothing is known.
     expect(promptSteps.length).toBeLessThan(2000 / 88 + 10)
     expect(long.usage.completionTokens).toBe(1)
     for (const { rows } of promptSteps) expect(rows).toBeGreaterThanOrEqual(4)

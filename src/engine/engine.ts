@@ -20,7 +20,7 @@ import {
   type StepStatus,
 } from "./engine-status.ts"
 import type { TokenLogprob } from "./output.ts"
-import { isBurst, Pace, TILE_TOKENS_CPU } from "./pace.ts"
+import { CPU_CHUNKS, GPU_CHUNKS, isBurst, Pace } from "./pace.ts"
 import type { PrefixTier } from "./prefix-tier.ts"
 import { Roster } from "./roster.ts"
 import type { Mix, PlanEntry, StepLimits } from "./scheduler.ts"
@@ -84,7 +84,7 @@ export class Engine implements AsyncDisposable {
     this.#now = options.now
     this.broken = this.#breakage.promise
     this.#roster = new Roster(backend, { ...options, onReady: () => this.#wake() })
-    this.#pace = new Pace(backend.info.isSlowedByCells ? TILE_TOKENS_CPU : 1)
+    this.#pace = new Pace(backend.info.isSlowedByCells ? CPU_CHUNKS : GPU_CHUNKS)
     this.contextTokens = Math.min(options.contextTokens ?? Infinity, backend.info.cells)
     this.#loop = this.#run()
   }
@@ -256,7 +256,7 @@ export class Engine implements AsyncDisposable {
 
   /** Tokens of several sequences in one tile of attention make it dense: where there are tiles, they take turns. */
   #mixOf(answers: number, promptTokens: number, turn: "answers" | "prompts"): Mix {
-    const hasTurns = this.#backend.info.isSlowedByCells && answers + promptTokens >= TILE_TOKENS_CPU
+    const hasTurns = this.#backend.info.isSlowedByCells && answers + promptTokens >= CPU_CHUNKS.tile
     return { kind: hasTurns ? turn : "both", promptTokens }
   }
 
@@ -353,6 +353,7 @@ export class Engine implements AsyncDisposable {
     this.#counts.promptTokens += promptTokens
     this.#counts.decodeMs += decodeMs
     this.#counts.sampleMs += sampleMs
+    this.#counts.reusedGraphs += outcome.reusedGraphs
     this.#step = {
       tokens: batch.tokens,
       promptTokens,

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test"
 
-import { isBurst, Pace } from "./pace.ts"
+import { CPU_CHUNKS, GPU_CHUNKS, isBurst, Pace } from "./pace.ts"
 
 /** A step at the beginning of a prompt. */
 const step = (rows: number, promptTokens: number, ms: number, depth = 0) => ({
@@ -13,90 +13,92 @@ const step = (rows: number, promptTokens: number, ms: number, depth = 0) => ({
 /** What a chunk may take beside `rows` answers, from a measured step of `from` answers. */
 const budget = (rows: number, from: number, ms: number) => 2.5 * ms * (rows / from) ** 0.65
 
-const eights = (tokens: number) => Math.floor(tokens / 8) * 8
+const fours = (tokens: number) => Math.floor(tokens / 4) * 4
+
+const PLAIN = { tile: 1, step: 4, least: 8 }
 
 describe("Pace", () => {
   test("is careful as long as nothing was measured", () => {
-    const pace = new Pace(1)
+    const pace = new Pace(PLAIN)
     expect(pace.promptTokens(4, 0)).toBe(64)
     pace.observe(step(4, 0, 10))
     expect(pace.promptTokens(4, 0)).toBe(64)
   })
 
   test("gives a chunk with which answers come three and a half times as late", () => {
-    const pace = new Pace(1)
+    const pace = new Pace(PLAIN)
     pace.observe(step(8, 0, 40))
     pace.observe(step(8, 100, 40 + 100 * 0.5))
     expect(pace.promptTokens(8, 0)).toBe(200)
   })
 
   test("learns the time of a prompt token from steps without answers too", () => {
-    const pace = new Pace(1)
+    const pace = new Pace(PLAIN)
     pace.observe(step(1, 0, 10))
     pace.observe(step(0, 512, 512))
     expect(pace.promptTokens(1, 0)).toBe(24)
   })
 
   test("learns nothing from a mixed step before it knows the answers' part", () => {
-    const pace = new Pace(1)
+    const pace = new Pace(PLAIN)
     pace.observe(step(2, 10, 1000))
     pace.observe(step(2, 0, 10))
     expect(pace.promptTokens(2, 0)).toBe(64)
   })
 
   test("follows new measurements without jumping to any of them", () => {
-    const pace = new Pace(1)
+    const pace = new Pace(PLAIN)
     pace.observe(step(1, 0, 100))
     pace.observe(step(0, 1, 1))
-    expect(pace.promptTokens(1, 0)).toBe(eights(250))
+    expect(pace.promptTokens(1, 0)).toBe(fours(250))
     pace.observe(step(1, 0, 200))
-    expect(pace.promptTokens(1, 0)).toBe(eights(300))
+    expect(pace.promptTokens(1, 0)).toBe(fours(300))
     for (let i = 0; i < 50; i++) pace.observe(step(1, 0, 200))
-    expect(pace.promptTokens(1, 0)).toBe(eights(499))
+    expect(pace.promptTokens(1, 0)).toBe(fours(499))
   })
 
   test("does not believe a step that was interrupted", () => {
-    const pace = new Pace(1)
+    const pace = new Pace(PLAIN)
     pace.observe(step(1, 0, 100))
     pace.observe(step(0, 1, 1))
     pace.observe(step(1, 0, 100_000))
-    expect(pace.promptTokens(1, 0)).toBe(eights(2.5 * 140))
+    expect(pace.promptTokens(1, 0)).toBe(fours(2.5 * 140))
     pace.observe(step(0, 1, 1000))
-    expect(pace.promptTokens(1, 0)).toBe(eights((2.5 * 140) / 1.8))
+    expect(pace.promptTokens(1, 0)).toBe(fours((2.5 * 140) / 1.8))
   })
 
   test("estimates a number of answers that was not measured from its neighbours", () => {
-    const pace = new Pace(1)
+    const pace = new Pace(PLAIN)
     pace.observe(step(0, 1, 1))
     pace.observe(step(4, 0, 40))
     expect([6, 4, 2].map((rows) => pace.promptTokens(rows, 0))).toEqual(
-      [6, 4, 2].map((rows) => eights(budget(rows, 4, 40))),
+      [6, 4, 2].map((rows) => fours(budget(rows, 4, 40))),
     )
     pace.observe(step(7, 0, 70))
-    expect(pace.promptTokens(6, 0)).toBe(eights(budget(6, 7, 70)))
-    expect(pace.promptTokens(64, 0)).toBe(eights(budget(64, 7, 70)))
+    expect(pace.promptTokens(6, 0)).toBe(fours(budget(6, 7, 70)))
+    expect(pace.promptTokens(64, 0)).toBe(fours(budget(64, 7, 70)))
   })
 
   test("never lets a prompt crawl, nor counts to infinity", () => {
-    const pace = new Pace(1)
+    const pace = new Pace(PLAIN)
     pace.observe(step(1, 0, 1))
     pace.observe(step(0, 1, 1000))
     expect(pace.promptTokens(1, 0)).toBe(8)
-    const free = new Pace(1)
+    const free = new Pace(PLAIN)
     free.observe(step(1, 0, 10))
     free.observe(step(1, 50, 5))
     expect(free.promptTokens(1, 0)).toBe(2 ** 20)
   })
 
   test("takes the answers' part of a mixed step for what prompts do not explain", () => {
-    const pace = new Pace(1)
+    const pace = new Pace(PLAIN)
     pace.observe(step(0, 100, 100))
     pace.observe(step(8, 100, 160))
-    expect(pace.promptTokens(8, 0)).toBe(eights(2.5 * 60))
+    expect(pace.promptTokens(8, 0)).toBe(fours(2.5 * 60))
   })
 
   test("learns that a token takes the longer the more come before it", () => {
-    const pace = new Pace(1)
+    const pace = new Pace(PLAIN)
     pace.observe(step(1, 0, 100))
     for (let round = 0; round < 50; round++)
       for (let depth = 0; depth < 8000; depth += 500)
@@ -106,25 +108,34 @@ describe("Pace", () => {
   })
 
   test("gives whole tiles where these cost less, as long as one of them is in time", () => {
-    const pace = new Pace(64)
+    const pace = new Pace(CPU_CHUNKS)
     pace.observe(step(1, 0, 80))
     pace.observe(step(0, 64, 64))
     expect(pace.promptTokens(1, 0)).toBe(192)
     pace.observe(step(2, 0, 20))
-    // 50 ms: not enough for a tile; what less costs is not known, and no more at the beginning.
+    // 50 ms: not enough for a tile. What less costs is not known: no more, at the beginning.
     expect(pace.promptTokens(2, 0)).toBe(48)
     for (let i = 0; i < 50; i++) pace.observe(step(2, 8, 20 + 8 * 4))
-    expect(pace.promptTokens(2, 0)).toBe(8)
+    expect(pace.promptTokens(2, 0)).toBe(12)
     expect(pace.promptTokens(1, 0)).toBe(192)
   })
 
+  test("gives chunks in the shapes that a GPU likes", () => {
+    const pace = new Pace(GPU_CHUNKS)
+    pace.observe(step(1, 0, 10))
+    pace.observe(step(0, 100, 10))
+    expect(pace.promptTokens(1, 0)).toBe(240)
+    for (let i = 0; i < 50; i++) pace.observe(step(0, 100, 1000))
+    expect(pace.promptTokens(1, 0)).toBe(16)
+  })
+
   test("expects that behind others less than a tile costs more", () => {
-    const pace = new Pace(64)
+    const pace = new Pace(CPU_CHUNKS)
     pace.observe(step(1, 0, 40))
     for (let round = 0; round < 200; round++)
       for (const depth of [0, 2000, 4000]) pace.observe(step(0, 64, 64 * (1 + depth / 1000), depth))
     // 100 ms; a tile takes 64 x 3 here, and a token alone 1 + 2 x 2.
-    expect(pace.promptTokens(1, 2000)).toBe(16)
+    expect(pace.promptTokens(1, 2000)).toBe(20)
     expect(pace.promptTokens(1, 0)).toBe(64)
   })
 })

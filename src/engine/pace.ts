@@ -11,17 +11,24 @@
 /** Answers come so many times as late beside prompts. Goal of the design is 4: what is between is for other noise. */
 const STRETCH = 3.5
 
-/** Smaller chunks would make prompts crawl: most of a step is then spent on reading the weights. */
-const CHUNK_TOKENS_MIN = 8
-
-/** Chunks are multiples of it: fewer shapes of steps. */
-const CHUNK_TOKENS_STEP = 8
+/** How a machine computes prompts. */
+export interface ChunkRules {
+  /** Chunks of so many tokens and multiples of it cost less for each token than smaller ones; 1: they do not. */
+  readonly tile: number
+  /** Other chunks are multiples of this: fewer shapes of steps. */
+  readonly step: number
+  /** Smaller ones would make prompts crawl: most of a step is then spent on reading the weights. */
+  readonly least: number
+}
 
 /**
  * On a CPU llama.cpp computes attention for 64 tokens at a time when a step has so many, and one by one when it has
  * less, which behind thousands of tokens takes twice as long for each.
  */
-export const TILE_TOKENS_CPU = 64
+export const CPU_CHUNKS: ChunkRules = { tile: 64, step: 4, least: 8 }
+
+/** GPUs compute matrices in blocks of 16 and more. */
+export const GPU_CHUNKS: ChunkRules = { tile: 1, step: 16, least: 16 }
 
 /** What a token costs beyond a tile's, behind others, until it is measured. */
 const NARROW_FACTOR = 2
@@ -55,13 +62,12 @@ export interface MeasuredStep {
 export class Pace {
   /** Milliseconds of steps without prompts, by the number of answers. */
   readonly #answerMs: number[] = []
-  readonly #tile: number
+  readonly #rules: ChunkRules
   readonly #wide = new TokenCost()
   readonly #narrow = new TokenCost()
 
-  /** @param tile Chunks of so many tokens and multiples of it cost less for each token than others; 1: none do. */
-  constructor(tile: number) {
-    this.#tile = tile
+  constructor(rules: ChunkRules) {
+    this.#rules = rules
   }
 
   /** Learns from a step. */
@@ -71,7 +77,7 @@ export class Pace {
       this.#answerMs[rows] = blend(known, ms)
       return
     }
-    const cost = promptTokens < this.#tile ? this.#narrow : this.#wide
+    const cost = promptTokens < this.#rules.tile ? this.#narrow : this.#wide
     if (known !== undefined) cost.observe(depth, Math.max(0, ms - known) / promptTokens)
     else if (cost.isKnown)
       // In a burst there is no step without prompts: what these do not explain is the answers' part.
@@ -87,12 +93,12 @@ export class Pace {
     if (answersMs === undefined || !(this.#wide.isKnown || this.#narrow.isKnown))
       return CHUNK_TOKENS_UNKNOWN
     const budgetMs = (STRETCH - 1) * answersMs
-    const tiles = Math.floor(budgetMs / (this.#tile * Math.max(this.#wideMs(depth), 1e-6)))
-    if (this.#tile > 1 && tiles >= 1) return Math.min(tiles, 2 ** 20) * this.#tile
-    const perTokenMs = this.#tile > 1 ? this.#narrowMs(depth) : this.#wideMs(depth)
-    const tokens = Math.min(budgetMs / Math.max(perTokenMs, 1e-6), 2 ** 20)
-    const whole = Math.floor(tokens / CHUNK_TOKENS_STEP) * CHUNK_TOKENS_STEP
-    return Math.max(CHUNK_TOKENS_MIN, this.#tile > 1 ? Math.min(whole, this.#tile) : whole)
+    const { tile, step, least } = this.#rules
+    const wide = tokensIn(budgetMs, this.#wideMs(depth))
+    if (tile === 1) return Math.max(least, whole(wide, step))
+    if (wide >= tile) return whole(wide, tile)
+    const narrow = Math.min(tokensIn(budgetMs, this.#narrowMs(depth)), tile - step)
+    return Math.max(least, whole(narrow, step))
   }
 
   #wideMs(depth: number): number {
@@ -116,6 +122,14 @@ export class Pace {
     }
     return undefined
   }
+}
+
+function tokensIn(ms: number, perTokenMs: number): number {
+  return Math.min(ms / Math.max(perTokenMs, 1e-6), 2 ** 20)
+}
+
+function whole(tokens: number, step: number): number {
+  return Math.floor(tokens / step) * step
 }
 
 /**

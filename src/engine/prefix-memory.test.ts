@@ -143,6 +143,26 @@ describe("PrefixMemory, any beginning can be shared", () => {
     for (const [i, branch] of branches.entries()) bench.check(branch, tokens[i] ?? run(0, 0))
   })
 
+  test("joins answers that said the same when one of them is over", async () => {
+    const bench = new Bench()
+    const pair = [await bench.ask(run(0, 31)), await bench.ask(run(0, 31))]
+    for (const { branch } of pair) {
+      for (const token of run(100, 20)) {
+        await bench.compute(branch, Int32Array.of(token))
+        bench.memory.extend(branch, Int32Array.of(token), true)
+      }
+    }
+    expect(bench.backend.usedCells).toBe(31 + 2 * 20)
+    const [first, second] = pair
+    if (first === undefined || second === undefined) throw new Error("there are two")
+    bench.memory.retire(first.branch)
+    expect(bench.backend.usedCells).toBe(51)
+    bench.check(second.branch, join(run(0, 31), run(100, 20)))
+    bench.memory.retire(second.branch)
+    expect(bench.memory.cachedCells).toBe(51)
+    expect(await bench.answer(join(run(0, 31), run(100, 20), run(900, 3)))).toBe(51)
+  })
+
   test("frees what nobody else can use, and keeps nothing twice", async () => {
     const bench = new Bench()
     await bench.answer(run(0, 40))

@@ -26,6 +26,9 @@ const HEADROOM_SHARE = 1 / 8
 /** When so many cannot be admitted, those behind them are not tried in this step. */
 const BARRED_MAX = 4
 
+/** Looking at all that wait at every step would cost more than the rest of a plan. */
+const NEWCOMER_MS = 250
+
 /** Options of {@link Roster}. */
 export interface RosterOptions {
   readonly tier?: PrefixTier
@@ -63,6 +66,8 @@ export class Roster {
   /** The backend has less room than its cells say: nobody is admitted until somebody is done. */
   #isCramped = false
   #admitted = 0
+  /** When to look for clients that have nothing running. */
+  #lookAt = -Infinity
   preemptions = 0
 
   constructor(backend: Backend, options: RosterOptions) {
@@ -152,7 +157,7 @@ export class Roster {
       this.memory.extend(branch, sequence.tokens(from, from + count), isDecoding)
       sequence.waitedSteps = 0
       this.#fairShare.charge(sequence.client, count)
-      if (branch.end === sequence.stopAt) this.memory.snapshot(branch)
+      if (sequence.stops.includes(branch.end)) this.memory.snapshot(branch)
     }
   }
 
@@ -191,6 +196,7 @@ export class Roster {
 
   #admit(now: number): void {
     if (this.#waiting.length === 0 || (this.#isCramped && this.#running.length > 0)) return
+    if (!this.#isWorthLooking(now)) return
     const barred = new Set<Sequence>()
     while (barred.size < BARRED_MAX) {
       const pressure = new Pressure(this.#running, now)
@@ -216,6 +222,16 @@ export class Roster {
         this.#start(next.applicant, next.isElder)
       }
     }
+  }
+
+  /** When all places are taken, only who may push others out matters; newcomers are looked for now and then. */
+  #isWorthLooking(now: number): boolean {
+    if (this.freePlaces > 0 || now >= this.#lookAt) {
+      this.#lookAt = now + NEWCOMER_MS
+      return true
+    }
+    const pressure = new Pressure(this.#running, now)
+    return this.#waiting.some((one) => pressure.outranks(one))
   }
 
   /** Who has to give way so that a request can start; undefined when it cannot, whoever did. */
@@ -254,8 +270,7 @@ export class Roster {
   }
 
   #start(sequence: Sequence, isElder: boolean): void {
-    const { scope, known } = sequence
-    const branch = this.memory.open(scope)
+    const branch = this.memory.open(sequence.scope)
     assert(branch !== undefined, "there are as many ids as can run")
     sequence.branch = branch
     sequence.isElder = isElder
@@ -266,10 +281,20 @@ export class Roster {
     this.#takeOver(sequence)
     this.#restore(sequence)
     this.#unwant(sequence)
-    if (this.#backend.info.sharing !== "whole") return
-    // Where it leaves what is known, others will too: it leaves a state there that they can take over.
-    const agreeing = this.memory.agreeing(scope, known)
-    sequence.stopAt = agreeing >= branch.end + SHARED_TOKENS_MIN ? agreeing : undefined
+    if (this.#backend.info.sharing === "whole") sequence.stops = this.#stopsOf(sequence)
+  }
+
+  /**
+   * Where a request leaves a state that others can take over: where it leaves what is known, as others will too, and
+   * where turns end.
+   */
+  #stopsOf(sequence: Sequence): number[] {
+    const { scope, known, computedTokens, wasPreempted } = sequence
+    const ends = wasPreempted ? [] : sequence.turnEnds()
+    const stops = new Set([this.memory.agreeing(scope, known), ...ends])
+    return [...stops]
+      .filter((stop) => stop >= computedTokens + SHARED_TOKENS_MIN)
+      .toSorted((a, b) => a - b)
   }
 
   /** Takes over what a tier has. */

@@ -26,6 +26,8 @@ export interface SamplingOptions {
   readonly seed: number
   /** Added to the logit of a token. */
   readonly logitBias?: ReadonlyArray<readonly [token: number, bias: number]>
+  /** What came before the answer, oldest first: the penalties look back at it too. */
+  readonly history?: Int32Array
   /** GBNF that the whole answer has to follow. */
   readonly grammar?: string
   /** Text that the grammar has to swallow first: the part of the prompt that belongs to the answer. */
@@ -46,7 +48,10 @@ export const SAMPLING_DEFAULTS: SamplingOptions = {
   seed: -1,
 }
 
-type NumberKey = Exclude<keyof SamplingOptions, "logitBias" | "grammar" | "grammarPrefill">
+type NumberKey = Exclude<
+  keyof SamplingOptions,
+  "logitBias" | "history" | "grammar" | "grammarPrefill"
+>
 
 /** Inclusive ranges. The upper ends are far above use and keep products of floats finite. */
 const RANGES: Readonly<Record<NumberKey, readonly [min: number, max: number, whole: boolean]>> = {

@@ -94,6 +94,7 @@ export class Sequence {
   readonly submittedAt: number
   /** What it shares; undefined for nothing. */
   readonly scope: string | undefined
+  readonly #vocabulary: Vocabulary
   readonly #output: Output
   readonly #watch: GrammarWatch | undefined
   readonly #completion: number[] = []
@@ -118,7 +119,8 @@ export class Sequence {
   ageSteps = 0
   /** See the scheduler. */
   clientLead = 0
-  stopAt: number | undefined
+  /** Numbers of computed tokens at which it leaves a state for others, rising; see the roster. */
+  stops: readonly number[] = []
   /** It got its place by waiting longest; see admission. */
   isElder = false
   /** What it gave up when it had to give way, and will go on with if it is still there. */
@@ -147,6 +149,7 @@ export class Sequence {
     })
     this.#watch =
       request.lazyGrammar === undefined ? undefined : new GrammarWatch(request.lazyGrammar)
+    this.#vocabulary = options.vocabulary
   }
 
   get knownTokens(): number {
@@ -165,6 +168,11 @@ export class Sequence {
   /** Tokens that the next steps have to compute. */
   get remainingTokens(): number {
     return this.#knownTokens - this.computedTokens
+  }
+
+  /** See the scheduler. */
+  get stopAt(): number | undefined {
+    return this.stops.find((stop) => stop > this.computedTokens)
   }
 
   /** Nothing but the last token is left to compute: each step gives a token. */
@@ -199,6 +207,17 @@ export class Sequence {
   /** All known tokens; valid until the next is accepted. */
   get known(): Int32Array {
     return this.#known.subarray(0, this.#knownTokens)
+  }
+
+  /**
+   * Where later prompts are likely to part from this one: after its first turn, which is mostly the system prompt, and
+   * after its last one, where the answer begins. Turns end with a token that ends generation.
+   */
+  turnEnds(): number[] {
+    const ends = (token: number) => this.#vocabulary.endsGeneration(token)
+    const prompt = this.#known.subarray(0, this.promptTokens)
+    const [first, last] = [prompt.findIndex(ends), prompt.findLastIndex(ends)]
+    return first === -1 ? [] : [first + 1, last + 1]
   }
 
   /** Known tokens `from` … `to` − 1. */
@@ -262,7 +281,7 @@ export class Sequence {
     this.#knownTokens -= count
     this.#shiftedTokens += count
     this.#shifts++
-    this.stopAt = undefined
+    this.stops = []
   }
 
   /** Ends the answer: sends what was held back, then `done`. */

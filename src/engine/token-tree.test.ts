@@ -155,6 +155,60 @@ describe("TokenTree", () => {
     expect(tree.find("s", { tokens: [4], limit: 1 }).end).toBe(1)
   })
 
+  test("has no boundary left where a fork was, so that all of an end can be cut at once", () => {
+    const tree = new TokenTree()
+    const first = plantOver(tree, 0, [1, 2, 3, 4, 5])
+    const others = [1, 2, 3, 4].map((end, i) =>
+      plantOver(tree, 1 + i, [1, 2, 3, 4, 5].slice(0, end)),
+    )
+    expect(tree.ownTail(first)).toBe(1)
+    for (const other of others) tree.remove(other)
+    expect(tree.ownTail(first)).toBe(5)
+    expect([...tree.tokensOf(first)]).toEqual([1, 2, 3, 4, 5])
+    tree.cut(first, 4)
+    expect([...tree.tokensOf(first)]).toEqual([1])
+  })
+
+  test("makes no node for each token of equal answers that grow side by side", () => {
+    const tree = new TokenTree()
+    const pair = [0, 1].map((id) => plantOver(tree, id, [7, 8]))
+    for (let token = 0; token < 50; token++)
+      for (const branch of pair) tree.grow(branch, tokens(token))
+    expect(pair.map((branch) => tree.ownTail(branch))).toEqual([50, 50])
+    expect(tree.cells).toBe(102)
+  })
+
+  test("says how far others have what only one branch holds", () => {
+    const tree = new TokenTree()
+    const pair = [0, 1].map((id) => plantOver(tree, id, [7, 8]))
+    const [one, other] = pair
+    if (one === undefined || other === undefined) throw new Error("there are two")
+    tree.grow(one, tokens(1, 2, 3, 4))
+    expect(tree.findBeside(one).end).toBe(2)
+    tree.grow(other, tokens(1, 2, 9))
+    expect(tree.findBeside(one).end).toBe(4)
+    expect(tree.holderOf(tree.findBeside(one))).toBe(other)
+    expect(tree.findBeside(plantOver(tree, 2, [7])).end).toBe(1)
+  })
+
+  test("names the branches that another one holds too", () => {
+    const tree = new TokenTree()
+    const short = plantOver(tree, 0, [1, 2])
+    const long = plantOver(tree, 1, [1, 2, 3])
+    expect(tree.endsBefore(long)).toEqual([short])
+    expect(tree.endsBefore(short)).toEqual([])
+    expect(tree.holderOf(short, short)).toBe(long)
+  })
+
+  test("counts cells that only one running request holds", () => {
+    const tree = new TokenTree()
+    const first = plantOver(tree, 0, [1, 2, 3, 4])
+    const second = plantOver(tree, 1, [1, 2, 9])
+    expect([first, second].map((branch) => tree.soleActiveCells(branch))).toEqual([2, 1])
+    tree.setActive(second, false)
+    expect(tree.soleActiveCells(first)).toBe(4)
+  })
+
   test("agrees with a list of branches, whatever is done to it", () => {
     // 0 … 2: few tokens, so that much is shared.
     const token = fc.integer({ min: 0, max: 2 })

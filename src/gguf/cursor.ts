@@ -36,6 +36,13 @@ export function quote(text: string): string {
   return JSON.stringify(cut)
 }
 
+/** Where a header is read from: a file, or a part of memory. */
+export interface ByteSource extends Disposable {
+  readonly fileBytes: number
+  /** Copies bytes from `offset` on; how many, 0 at the end. May copy fewer than there is room for. */
+  read(target: Uint8Array, offset: number): number
+}
+
 /** Called for each string of an array: its bytes are `window[start .. start + bytes]`, valid during the call. */
 type StringVisitor = (window: Uint8Array, start: number, bytes: number) => void
 
@@ -46,7 +53,7 @@ type StringVisitor = (window: Uint8Array, start: number, bytes: number) => void
  */
 export class Cursor implements Disposable {
   readonly fileBytes: number
-  readonly #fd: number
+  readonly #source: ByteSource
   readonly #label: string
   readonly #window: Uint8Array
   readonly #view: DataView
@@ -57,31 +64,21 @@ export class Cursor implements Disposable {
   #offset = 0
 
   /**
+   * @param source A path, or an open source, which the cursor owns.
    * @param label What error messages call the file.
    * @throws {CriaError} `not-found` when it does not exist, `invalid-input` when it cannot be opened or is
    *   not a regular file.
    */
-  constructor(path: string, label: string) {
+  constructor(source: string | ByteSource, label: string) {
     this.#label = label
-    this.#fd = openFile(path, label)
-    try {
-      const stats = fstatSync(this.#fd)
-      if (!stats.isFile()) {
-        throw this.error(
-          `it is ${stats.isDirectory() ? "a directory" : "a device, pipe or socket"}, not a file`,
-        )
-      }
-      this.fileBytes = stats.size
-    } catch (error) {
-      closeSync(this.#fd)
-      throw error
-    }
+    this.#source = typeof source === "string" ? openFile(source, label) : source
+    this.fileBytes = this.#source.fileBytes
     this.#window = new Uint8Array(Math.min(WINDOW_BYTES, this.fileBytes))
     this.#view = new DataView(this.#window.buffer)
   }
 
   [Symbol.dispose](): void {
-    closeSync(this.#fd)
+    this.#source[Symbol.dispose]()
   }
 
   /** Bytes from the start of the file to the next value. */
@@ -229,15 +226,31 @@ export class Cursor implements Disposable {
 
   #read(target: Uint8Array, filled: number): number {
     try {
-      return readSync(this.#fd, target, filled, target.length - filled, this.#offset + filled)
+      return this.#source.read(target.subarray(filled), this.#offset + filled)
     } catch (cause) {
       throw readError(this.#label, `reading it failed: ${errorMessage(cause)}`, { cause })
     }
   }
 }
 
+/** @throws {CriaError} See {@link Cursor}. */
+function openFile(path: string, label: string): ByteSource {
+  const fd = openDescriptor(path, label)
+  const stats = fstatSync(fd)
+  if (!stats.isFile()) {
+    closeSync(fd)
+    const kind = stats.isDirectory() ? "a directory" : "a device, pipe or socket"
+    throw readError(label, `it is ${kind}, not a file`)
+  }
+  return {
+    fileBytes: stats.size,
+    read: (target, offset) => readSync(fd, target, 0, target.length, offset),
+    [Symbol.dispose]: () => closeSync(fd),
+  }
+}
+
 /** Opens without waiting: a FIFO nobody writes to would block a plain open for ever. */
-function openFile(path: string, label: string): number {
+function openDescriptor(path: string, label: string): number {
   try {
     return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
   } catch (cause) {

@@ -2,74 +2,39 @@
  * Files from Ollama's registry that llama.cpp does not load: what would have to be different in them.
  *
  * Some models there were made for Ollama's own engine. Names of keys and tensors differ, layers of an image encoder lie
- * in the same file, defaults are left out. Where that is all, the file can be translated; otherwise it is refused with
- * the reason. Pure: looks at a header and says what to do; `src/model/translate.ts` does it.
+ * in the same file, values are left out. Where that is all, the file can be translated; otherwise it is refused with the
+ * reason. Owns how a rule is applied; the rules are in `dialect-rules.ts`, and `translate.ts` makes the file.
  *
  * @module
  */
 
 import { CriaError } from "../util/errors.ts"
-import { integerOf } from "./check.ts"
-import type { GgufHeader, GgufScalar } from "./format.ts"
+import { DialectFile } from "./dialect-file.ts"
+import { REFUSED, RULES, type Rule } from "./dialect-rules.ts"
+import type { GgufModel } from "./split.ts"
+import type { GgufInput } from "./write.ts"
 
 /** How a file has to be rewritten. */
 export interface Translation {
-  /** What it is now, and what it becomes. */
-  readonly from: string
+  /** llama.cpp's name of the architecture. */
   readonly architecture: string
-  /** Scalars to set; `undefined` keeps what is there. Keys are those of the result. */
-  readonly defaults: ReadonlyMap<string, GgufScalar>
+  /** Keys that get another name, by their old one; null for those that go. */
+  readonly keys: ReadonlyMap<string, string | null>
+  /** Values by their new key: of keys that there are, and of new ones. */
+  readonly values: ReadonlyMap<string, GgufInput>
   /** New name of a tensor; undefined leaves it out. */
   readonly tensorName: (name: string) => string | undefined
-  /** New name of a key. */
-  readonly keyName: (key: string) => string
-  /** Tokens of the vocabulary that have a row of the embedding; undefined keeps all. */
+  /** Tokens that the embedding has rows for: vocabulary and embedding are cut to it; undefined keeps all. */
   readonly tokens: number | undefined
-  /** Array of rope sections that has to be filled with zeros to four, by its new name. */
-  readonly sections: string | undefined
 }
 
-/** What the translation of one architecture consists of. */
-interface Rule {
-  readonly architecture: string
-  /** Whether a file of this name is of Ollama's kind; without it, always. */
-  readonly applies?: (header: GgufHeader) => boolean
-  readonly keys?: Readonly<Record<string, string>>
-  readonly tensors?: readonly (readonly [pattern: RegExp, name: string])[]
-  readonly defaults?: (header: GgufHeader) => Readonly<Record<string, GgufScalar>>
-}
-
-/** Image and audio encoders inside of a model's file. */
+/** Encoders of images and sounds inside of a model's file. */
 const ENCODER = /^(?:v|mm|a)\./
 
-/** Gemma 3 with more than a billion parameters has its positions stretched by 8. */
-const GEMMA3_STRETCHED = new Set([34, 48, 62])
+const EMBEDDING = "token_embd.weight"
 
-const RULES: Readonly<Record<string, Rule>> = {
-  gptoss: {
-    architecture: "gpt-oss",
-    tensors: [
-      [/^(blk\.\d+)\.attn_out\./, "$1.attn_output."],
-      [/^(blk\.\d+)\.attn_sinks$/, "$1.attn_sinks.weight"],
-      [/^(blk\.\d+)\.ffn_norm\./, "$1.post_attention_norm."],
-    ],
-    defaults: gptOssDefaults,
-  },
-  gemma3: { architecture: "gemma3", applies: isOllamasGemma3, defaults: gemma3Defaults },
-  qwen25vl: {
-    architecture: "qwen2vl",
-    keys: { "rope.mrope_section": "rope.dimension_sections" },
-  },
-}
-
-/** Models that cannot be translated, and why. */
-const REFUSED: Readonly<Record<string, string>> = {
-  mllama: "llama.cpp has no Llama 3.2 Vision",
-  deepseekocr: "its layers are laid out for Ollama's own engine",
-  glmocr: "its layers are laid out for Ollama's own engine",
-  glm4moelite: "its attention is laid out for Ollama's own engine",
-  nemotron_h_omni: "its encoders are laid out for Ollama's own engine",
-}
+/** Tensors with a row for each token. */
+export const TOKEN_ROWS: ReadonlySet<string> = new Set([EMBEDDING, "output.weight"])
 
 /**
  * What has to be done so that llama.cpp loads a file; undefined when nothing.
@@ -77,29 +42,87 @@ const REFUSED: Readonly<Record<string, string>> = {
  * @param label What errors call the file.
  * @throws {CriaError} `unavailable` for models that cannot be translated.
  */
-export function translationOf(header: GgufHeader, label: string): Translation | undefined {
-  const value = header.metadata.get("general.architecture")
-  const from = value?.type === "string" ? value.value : ""
-  if (Object.hasOwn(REFUSED, from)) throw refusal(label, REFUSED[from] ?? "")
-  if (header.tensors.some(({ name }) => name.startsWith("dense.")) && from === "gemma3") {
-    throw refusal(label, "an embedding model that Ollama's registry keeps as Gemma 3")
+export function translationOf(model: GgufModel, label: string): Translation | undefined {
+  const file = new DialectFile(model)
+  const from = file.architecture
+  const refused = Object.hasOwn(REFUSED, from) ? REFUSED[from] : undefined
+  if (refused !== undefined) throw refusal(label, refused.reason, refused.hint)
+  const rules = Object.hasOwn(RULES, from) ? (RULES[from] ?? []) : []
+  const rule = rules.find(({ marks }) => marks === undefined || marks(file))
+  if (rule !== undefined) return new Application(rule, file).translation()
+  // A projector is made of nothing else, and is refused where a model is wanted.
+  if (from === "clip" || !file.hasTensor(ENCODER)) return undefined
+  throw refusal(
+    label,
+    `the encoder of images or sounds is inside of its file, and how "${from}" has it there is not known`,
+    `Take a GGUF of the model that was made for llama.cpp: search Hugging Face for "${file.title ?? from} GGUF", then cria pull hf.co/USER/REPOSITORY`,
+  )
+}
+
+/** One rule, applied to one file. */
+class Application {
+  readonly #rule: Rule
+  readonly #file: DialectFile
+  readonly #architecture: string
+
+  constructor(rule: Rule, file: DialectFile) {
+    const { becomes = file.architecture } = rule
+    this.#rule = rule
+    this.#file = file
+    this.#architecture = typeof becomes === "string" ? becomes : becomes(file)
   }
-  const rule = Object.hasOwn(RULES, from) ? RULES[from] : undefined
-  if (rule === undefined || rule.applies?.(header) === false) return undefined
-  const { architecture, keys = {}, tensors = [] } = rule
-  const defaults = Object.entries(rule.defaults?.(header) ?? {})
-  return {
-    from,
-    architecture,
-    defaults: new Map(defaults.map(([key, scalar]) => [`${architecture}.${key}`, scalar])),
-    tensorName: (name) => (ENCODER.test(name) ? undefined : renamed(name, tensors)),
-    keyName(key) {
-      if (!key.startsWith(`${from}.`)) return key
-      const bare = key.slice(from.length + 1)
-      return `${architecture}.${keys[bare] ?? bare}`
-    },
-    tokens: surplusTokens(header),
-    sections: keys["rope.mrope_section"] && `${architecture}.${keys["rope.mrope_section"]}`,
+
+  translation(): Translation {
+    const { without, tensors = [] } = this.#rule
+    const keys = this.#keys()
+    return {
+      architecture: this.#architecture,
+      keys,
+      values: this.#values(new Set([...this.#file.keys].map((key) => keys.get(key) ?? key))),
+      tensorName: (name) =>
+        ENCODER.test(name) || without?.test(name) === true ? undefined : renamed(name, tensors),
+      tokens: this.#tokens(),
+    }
+  }
+
+  /** New names of keys. A name that is there already stays, and its older form too: llama.cpp looks at the first. */
+  #keys(): Map<string, string | null> {
+    const { renames = {}, drops = [] } = this.#rule
+    const prefix = `${this.#file.architecture}.`
+    const keys = new Map<string, string | null>()
+    for (const key of this.#file.keys) {
+      if (!key.startsWith(prefix)) continue
+      const bare = key.slice(prefix.length)
+      const wanted = renames[bare]
+      const name = wanted === undefined || this.#file.has(wanted) ? bare : wanted
+      keys.set(key, drops.includes(bare) ? null : this.#full(name))
+    }
+    return keys
+  }
+
+  #values(present: ReadonlySet<string>): Map<string, GgufInput> {
+    const { sets = {}, defaults = {} } = this.#rule
+    const values = new Map<string, GgufInput>()
+    for (const [key, value] of [...Object.entries(defaults), ...Object.entries(sets)]) {
+      const full = this.#full(key)
+      if (!Object.hasOwn(sets, key) && present.has(full)) continue
+      const input = value(this.#file)
+      if (input !== undefined) values.set(full, input)
+    }
+    values.set("general.architecture", { type: "string", value: this.#architecture })
+    return values
+  }
+
+  #tokens(): number | undefined {
+    const { rows = EMBEDDING } = this.#rule
+    const limit = this.#file.rowsOf(rows)
+    if (limit === undefined) return undefined
+    const most = Math.max(this.#file.tokenCount, this.#file.rowsOf(EMBEDDING) ?? 0)
+    return most > limit ? limit : undefined
+  }
+
+  #full(key: string): string {
+    return key.startsWith("tokenizer.") ? key : `${this.#architecture}.${key}`
   }
 }
 
@@ -108,56 +131,6 @@ function renamed(name: string, rules: NonNullable<Rule["tensors"]>): string {
   return rule === undefined ? name : name.replace(...rule)
 }
 
-function refusal(label: string, reason: string): CriaError {
-  return new CriaError("unavailable", `Cannot run ${JSON.stringify(label)}: ${reason}`, {
-    hint: "Take a GGUF of the model that was made for llama.cpp: cria pull hf.co/<user>/<name>-GGUF",
-  })
-}
-
-/** The number of rows of the embedding when the vocabulary has more tokens. */
-function surplusTokens({ metadata, tensors }: GgufHeader): number | undefined {
-  const tokens = metadata.get("tokenizer.ggml.tokens")
-  const rows = tensors.find(({ name }) => name === "token_embd.weight")?.dims[1]
-  if (tokens?.type !== "array" || rows === undefined) return undefined
-  return tokens.length > rows ? rows : undefined
-}
-
-function gptOssDefaults({ metadata }: GgufHeader): Record<string, GgufScalar> {
-  const width = integerOf(metadata.get("gptoss.feed_forward_length"))
-  const factor = metadata.get("gptoss.rope.scaling.factor")
-  return {
-    ...(width === undefined ? {} : { expert_feed_forward_length: { type: "u32", value: width } }),
-    ...(factor === undefined ? {} : { "rope.scaling.type": { type: "string", value: "yarn" } }),
-  }
-}
-
-/** It has what the file for llama.cpp has in a file of its own, or lacks what that always has. */
-function isOllamasGemma3(header: GgufHeader): boolean {
-  return (
-    !header.metadata.has("gemma3.attention.layer_norm_rms_epsilon") ||
-    header.metadata.has("gemma3.rope.global.freq_base") ||
-    header.tensors.some(({ name }) => ENCODER.test(name)) ||
-    surplusTokens(header) !== undefined
-  )
-}
-
-/** What Google's configurations say, and files for Ollama's engine leave out. */
-function gemma3Defaults({ metadata }: GgufHeader): Record<string, GgufScalar> {
-  const number = (key: string, fallback: number): GgufScalar => {
-    const value = metadata.get(`gemma3.${key}`)
-    const isNumber = value?.type === "f32" || value?.type === "f64"
-    return { type: "f32", value: isNumber ? value.value : fallback }
-  }
-  const isStretched = GEMMA3_STRETCHED.has(integerOf(metadata.get("gemma3.block_count")) ?? 0)
-  return {
-    "attention.layer_norm_rms_epsilon": { type: "f32", value: 1e-6 },
-    "rope.freq_base": number("rope.global.freq_base", 1_000_000),
-    "rope.freq_base_swa": number("rope.local.freq_base", 10_000),
-    ...(isStretched
-      ? {
-          "rope.scaling.type": { type: "string", value: "linear" },
-          "rope.scaling.factor": { type: "f32", value: 8 },
-        }
-      : {}),
-  }
+function refusal(label: string, reason: string, hint: string): CriaError {
+  return new CriaError("unavailable", `Cannot run ${JSON.stringify(label)}: ${reason}`, { hint })
 }

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test"
 
-import { kvBytesPerToken, modelFacts, parameterLabel } from "./facts.ts"
+import { kvBytesPerToken, modelFacts, windowBytesPerToken } from "./facts.ts"
 import { type GgufHeader, type GgufScalar, type GgufValue } from "./format.ts"
 import { readGguf } from "./read.ts"
 import { f32, flag, text, u32 } from "./write.ts"
@@ -40,6 +40,17 @@ function integers(...values: readonly number[]): GgufValue {
   }
 }
 
+function flags(...values: readonly boolean[]): GgufValue {
+  return {
+    type: "array",
+    elementType: "bool",
+    length: values.length,
+    byteOffset: 0,
+    byteLength: 0,
+    values,
+  }
+}
+
 const LLAMA: Readonly<Record<string, GgufScalar>> = {
   ".block_count": u32(4),
   ".embedding_length": u32(256),
@@ -67,8 +78,7 @@ describe("modelFacts()", () => {
       valueLength: 64,
       vocabSize: 4096,
       slidingWindow: undefined,
-      isRecurrent: false,
-      isHybrid: false,
+      cache: { keyElements: 5 * 2 * 64, valueElements: 5 * 2 * 64, stateBytes: 0 },
       hasVision: false,
       hasAudio: false,
       poolingType: undefined,
@@ -88,7 +98,7 @@ describe("modelFacts()", () => {
       keyLength: undefined,
       vocabSize: undefined,
       parameterLabel: "0",
-      keyElementsPerToken: 0,
+      cache: { keyElements: 0, valueElements: 0, stateBytes: 0 },
     })
   })
 
@@ -105,18 +115,10 @@ describe("modelFacts()", () => {
 
   test("takes the most heads of any layer", () => {
     const keys = { ...LLAMA, ".attention.head_count_kv": integers(0, 2, 0, 4) }
-    expect(factsOf("lfm2", keys)).toMatchObject({
-      headCountKv: 4,
-      isHybrid: true,
-      isRecurrent: false,
-    })
+    expect(factsOf("lfm2", keys)).toMatchObject({ headCountKv: 4 })
   })
 
   test.each<[string, Readonly<Record<string, GgufValue>>, object]>([
-    ["mamba2", { ".attention.head_count": u32(0) }, { isRecurrent: true, isHybrid: false }],
-    ["qwen35", {}, { isRecurrent: false, isHybrid: true }],
-    ["newarch", { ".ssm.conv_kernel": u32(4) }, { isRecurrent: false, isHybrid: true }],
-    ["llama", {}, { isRecurrent: false, isHybrid: false }],
     ["gemma3", { ".vision.block_count": u32(27) }, { hasVision: true, hasAudio: false }],
     ["clip", { ".has_vision_encoder": flag(true) }, { hasVision: true, hasAudio: false }],
     ["clip", { ".has_audio_encoder": flag(true) }, { hasVision: false, hasAudio: true }],
@@ -153,8 +155,24 @@ describe("kvBytesPerToken()", () => {
     [
       "skips layers without attention",
       "lfm2",
-      { ...LLAMA, ".attention.head_count_kv": integers(0, 2, 0, 2) },
+      {
+        ...LLAMA,
+        ".attention.head_count_kv": integers(0, 2, 0, 2),
+        ".shortconv.l_cache": u32(3),
+      },
       2 * 2 * 64 * 2 * 2,
+    ],
+    [
+      "counts what each layer says",
+      "qwen35",
+      { ...LLAMA, ".attention.recurrent_layers": flags(true, false, true, false) },
+      2 * 2 * 64 * 2 * 2,
+    ],
+    [
+      "counts every layer where all have both",
+      "falcon-h1",
+      { ...LLAMA, ".ssm.conv_kernel": u32(4) },
+      4 * 2 * 64 * 2 * 2,
     ],
     [
       "counts every fourth layer of qwen3next",
@@ -197,19 +215,104 @@ describe("kvBytesPerToken()", () => {
   })
 })
 
-describe("parameterLabel()", () => {
-  test.each([
-    [0, "0"],
-    [999, "999"],
-    [1_000, "1K"],
-    [22_100, "22K"],
-    [4_000_000, "4M"],
-    [133_700_000, "133.70M"],
-    [494_032_768, "494.03M"],
-    [7_000_000_000, "7B"],
-    [7_615_616_512, "7.6B"],
-    [1_235_814_432, "1.2B"],
-  ])("writes %i as %s", (count, label) => {
-    expect(parameterLabel(count)).toBe(label)
+describe("windowBytesPerToken()", () => {
+  const WINDOW = { ...LLAMA, ".block_count": u32(8), ".attention.sliding_window": u32(512) }
+  const layer = 2 * 64 * 2 * 2
+
+  test.each<[string, string, Readonly<Record<string, GgufValue>>, number]>([
+    ["is 0 without a window", "gemma3", { ...LLAMA, ".block_count": u32(8) }, 0],
+    ["is 0 where llama.cpp has none", "phi3", WINDOW, 0],
+    ["leaves out the last of six layers", "gemma3", WINDOW, 7 * layer],
+    ["leaves out every other layer", "gpt-oss", WINDOW, 4 * layer],
+    ["leaves out the first of four layers", "smallthinker", WINDOW, 6 * layer],
+    ["counts all layers of some", "lfm2", WINDOW, 8 * layer],
+    [
+      "takes the pattern from the file",
+      "cohere2",
+      { ...WINDOW, ".attention.sliding_window_pattern": u32(2) },
+      4 * layer,
+    ],
+    [
+      "takes layer by layer from the file",
+      "gemma4",
+      {
+        ...WINDOW,
+        ".block_count": u32(3),
+        ".attention.sliding_window_pattern": flags(true, false, true),
+        ".attention.key_length_swa": u32(32),
+        ".attention.value_length_swa": u32(16),
+      },
+      2 * 2 * (32 + 16) * 2,
+    ],
+  ])("%s", (_, architecture, keys, bytes) => {
+    expect(windowBytesPerToken(factsOf(architecture, keys), "F16", "F16")).toBe(bytes)
+  })
+})
+
+describe("the state of a sequence", () => {
+  const SSM = {
+    ...LLAMA,
+    ".ssm.conv_kernel": u32(4),
+    ".ssm.inner_size": u32(512),
+    ".ssm.state_size": u32(128),
+    ".ssm.group_count": u32(1),
+  }
+  const layer = (3 * (512 + 2 * 128) + 128 * 512) * 4
+
+  test.each<[string, string, Readonly<Record<string, GgufValue>>, number]>([
+    ["is 0 without one", "llama", LLAMA, 0],
+    ["is in every layer", "mamba2", SSM, 4 * layer],
+    ["is in every layer, beside attention", "falcon-h1", SSM, 4 * layer],
+    [
+      "is where there is no attention",
+      "granitehybrid",
+      { ...SSM, ".attention.head_count_kv": integers(0, 2, 0, 0) },
+      3 * layer,
+    ],
+    [
+      "is where there is neither attention nor a feed-forward network",
+      "nemotron_h",
+      {
+        ...SSM,
+        ".attention.head_count_kv": integers(0, 2, 0, 0),
+        ".feed_forward_length": integers(0, 0, 512, 0),
+      },
+      2 * layer,
+    ],
+    [
+      "is in all but every n-th layer",
+      "qwen3next",
+      { ...SSM, ".full_attention_interval": u32(4) },
+      3 * layer,
+    ],
+    [
+      "is what a short convolution sees",
+      "lfm2",
+      {
+        ...LLAMA,
+        ".attention.head_count_kv": integers(0, 2, 0, 2),
+        ".shortconv.l_cache": u32(3),
+      },
+      2 * 2 * 256 * 4,
+    ],
+    [
+      "has a matrix for each head",
+      "rwkv7",
+      { ...LLAMA, ".attention.head_count": u32(0), ".wkv.head_size": u32(64) },
+      4 * 256 * (2 + 64) * 4,
+    ],
+    [
+      "has three convolutions with delta attention",
+      "kimi-linear",
+      {
+        ...LLAMA,
+        ".attention.head_count_kv": integers(0, 0, 0, 4),
+        ".kda.head_dim": u32(64),
+        ".ssm.conv_kernel": u32(4),
+      },
+      3 * (3 * 3 * 4 * 64 + 64 * 64 * 4) * 4,
+    ],
+  ])("%s", (_, architecture, keys, bytes) => {
+    expect(factsOf(architecture, keys).cache.stateBytes).toBe(bytes)
   })
 })

@@ -7,16 +7,17 @@
  * @module
  */
 
-import { CriaError } from "../util/errors.ts"
-import { integerOf, integersOf, RECURRENT_ARCHITECTURES } from "./check.ts"
+import { formatCount } from "../util/units.ts"
+import { type CacheShape, cacheShape } from "./cache-shape.ts"
+import { integerOf } from "./check.ts"
 import {
   elementsBytes,
   fileTypeLabel,
   type GgufHeader,
-  type GgufValue,
   tensorType,
   type TensorTypeName,
 } from "./format.ts"
+import { Keys } from "./keys.ts"
 
 /** How an embedding model turns token vectors into one; the position is the number in the file. */
 const POOLING_TYPES = ["none", "mean", "cls", "last", "rank"] as const
@@ -75,14 +76,8 @@ export interface ModelFacts {
   readonly vocabSize: number | undefined
   /** Tokens that the layers with a sliding window look back; undefined when no layer has one. */
   readonly slidingWindow: number | undefined
-  /** Keys in the cache for one token, over all layers. See {@link kvBytesPerToken}. */
-  readonly keyElementsPerToken: number
-  /** Values in the cache for one token, over all layers. */
-  readonly valueElementsPerToken: number
-  /** No attention at all: a state of fixed size instead of a KV cache. */
-  readonly isRecurrent: boolean
-  /** Attention in some layers or beside a recurrent state. */
-  readonly isHybrid: boolean
+  /** What it keeps of tokens and sequences. See {@link kvBytesPerToken}. */
+  readonly cache: CacheShape
   readonly hasVision: boolean
   readonly hasAudio: boolean
   /** Set for embedding and reranking models only. */
@@ -94,27 +89,6 @@ export interface ModelFacts {
   readonly eotTokenId: number | undefined
   readonly sampling: SamplingFacts
 }
-
-// `llm_arch_is_hybrid` in llama.cpp.
-const HYBRID_ARCHITECTURES: ReadonlySet<string> = new Set([
-  "bailingmoe3",
-  "deepseek4",
-  "falcon-h1",
-  "granitehybrid",
-  "jamba",
-  "kimi-k3",
-  "kimi-linear",
-  "lfm2",
-  "lfm2moe",
-  "minimax-01",
-  "nemotron_h",
-  "nemotron_h_moe",
-  "plamo2",
-  "qwen35",
-  "qwen35moe",
-  "qwen3next",
-  "qwen4exp",
-])
 
 /**
  * Collects the facts of a model.
@@ -135,7 +109,7 @@ export function modelFacts(header: GgufHeader, otherParts: readonly GgufHeader[]
     name: keys.text("general.name"),
     generalType: keys.text("general.type"),
     parameterCount,
-    parameterLabel: parameterLabel(parameterCount),
+    parameterLabel: formatCount(parameterCount),
     quantization: fileTypeLabel(integerOf(header.metadata.get("general.file_type"))),
     fileBytes: sum(parts.map((part) => part.fileBytes)),
     weightsBytes: sum(tensors.map((tensor) => tensor.bytes)),
@@ -144,7 +118,7 @@ export function modelFacts(header: GgufHeader, otherParts: readonly GgufHeader[]
     vocabSize,
     slidingWindow: keys.integer("attention.sliding_window") || undefined,
     ...attentionFacts(keys),
-    ...memoryFacts(keys),
+    cache: cacheShape(keys),
     ...modalityFacts(keys),
     chatTemplate: keys.text("tokenizer.chat_template"),
     bosTokenId: token("bos"),
@@ -155,48 +129,38 @@ export function modelFacts(header: GgufHeader, otherParts: readonly GgufHeader[]
 }
 
 /**
- * Estimates the bytes that one token takes in the KV cache.
- *
- * An upper bound: layers with a sliding window keep no more than the window, and a recurrent state, which
- * does not grow with tokens, is not counted.
+ * The bytes that one token takes in the KV cache, in all layers: what a cache without limits per layer has.
  *
  * @param keyType How the cache stores keys, for instance "F16" or "Q8_0".
  */
 export function kvBytesPerToken(
-  facts: Pick<ModelFacts, "keyElementsPerToken" | "valueElementsPerToken">,
+  { cache }: Pick<ModelFacts, "cache">,
   keyType: TensorTypeName,
   valueType: TensorTypeName,
 ): number {
   return (
-    elementsBytes(tensorType(keyType), facts.keyElementsPerToken) +
-    elementsBytes(tensorType(valueType), facts.valueElementsPerToken)
+    elementsBytes(tensorType(keyType), cache.keyElements) +
+    elementsBytes(tensorType(valueType), cache.valueElements)
   )
 }
 
-/** A number of parameters for people, as Ollama writes it: "7.6B", "494.03M", "22K", "7B" when whole. */
-export function parameterLabel(count: number): string {
-  if (count >= 1e9) return `${shorten(count / 1e9, 1)}B`
-  if (count >= 1e6) return `${shorten(count / 1e6, 2)}M`
-  if (count >= 1e3) return `${(count / 1e3).toFixed(0)}K`
-  return String(count)
-}
-
-function shorten(value: number, decimals: number): string {
-  return value.toFixed(Number.isInteger(value) ? 0 : decimals)
+/** As {@link kvBytesPerToken}, of the layers with a sliding window. */
+export function windowBytesPerToken(
+  { cache }: Pick<ModelFacts, "cache">,
+  keyType: TensorTypeName,
+  valueType: TensorTypeName,
+): number {
+  return (
+    elementsBytes(tensorType(keyType), cache.windowKeyElements) +
+    elementsBytes(tensorType(valueType), cache.windowValueElements)
+  )
 }
 
 function attentionFacts(
   keys: Keys,
 ): Pick<
   ModelFacts,
-  | "blockCount"
-  | "embeddingLength"
-  | "headCount"
-  | "headCountKv"
-  | "keyLength"
-  | "valueLength"
-  | "keyElementsPerToken"
-  | "valueElementsPerToken"
+  "blockCount" | "embeddingLength" | "headCount" | "headCountKv" | "keyLength" | "valueLength"
 > {
   const blockCount = keys.integer("block_count")
   const embeddingLength = keys.integer("embedding_length")
@@ -205,37 +169,14 @@ function attentionFacts(
   const headCount = heads && max(heads)
   const headLength =
     embeddingLength && headCount ? Math.floor(embeddingLength / headCount) : undefined
-  const keyLength = keys.integer("attention.key_length") ?? headLength
-  const valueLength = keys.integer("attention.value_length") ?? headLength
-  const cachedHeads = sum(cachedHeadsKv(keys, headsKv ?? []))
-  // With multi-head latent attention the values are a part of the cached keys.
-  const hasLatentValues = keys.integer("attention.value_length_mla") !== undefined
   return {
     blockCount,
     embeddingLength,
     headCount,
     headCountKv: headsKv && max(headsKv),
-    keyLength,
-    valueLength,
-    keyElementsPerToken: cachedHeads * (keyLength ?? 0),
-    valueElementsPerToken: hasLatentValues ? 0 : cachedHeads * (valueLength ?? 0),
+    keyLength: keys.integer("attention.key_length") ?? headLength,
+    valueLength: keys.integer("attention.value_length") ?? headLength,
   }
-}
-
-/** KV heads of the layers that have a KV cache of their own. */
-function cachedHeadsKv(keys: Keys, headsKv: readonly number[]): readonly number[] {
-  // Encoders such as BERT see a text at once and keep nothing.
-  if (keys.flag("attention.causal") === false) return []
-  const interval = keys.integer("full_attention_interval") ?? 1
-  const cachedLayers = headsKv.length - (keys.integer("attention.shared_kv_layers") ?? 0)
-  return headsKv.filter((_, layer) => layer < cachedLayers && (layer + 1) % interval === 0)
-}
-
-function memoryFacts(keys: Keys): Pick<ModelFacts, "isRecurrent" | "isHybrid"> {
-  const isRecurrent = RECURRENT_ARCHITECTURES.has(keys.architecture)
-  const hasState =
-    HYBRID_ARCHITECTURES.has(keys.architecture) || keys.integer("ssm.conv_kernel") !== undefined
-  return { isRecurrent, isHybrid: !isRecurrent && hasState }
 }
 
 function modalityFacts(keys: Keys): Pick<ModelFacts, "hasVision" | "hasAudio" | "poolingType"> {
@@ -268,73 +209,6 @@ function samplingFacts(keys: Keys): SamplingFacts {
     mirostat: number("mirostat"),
     mirostatTau: number("mirostat_tau"),
     mirostatEta: number("mirostat_eta"),
-  }
-}
-
-/** Typed access to metadata. `name` is relative to the architecture, `key` is whole. */
-class Keys {
-  readonly architecture: string
-  readonly #metadata: ReadonlyMap<string, GgufValue>
-
-  constructor(metadata: ReadonlyMap<string, GgufValue>) {
-    const value = metadata.get("general.architecture")
-    if (value?.type !== "string") {
-      throw new CriaError(
-        "invalid-input",
-        'Cannot tell what model this is: "general.architecture" is missing',
-      )
-    }
-    this.architecture = value.value
-    this.#metadata = metadata
-  }
-
-  /** An integer of this architecture. */
-  integer(name: string): number | undefined {
-    return integerOf(this.#own(name))
-  }
-
-  /** One integer for each layer of this architecture; a single value goes for all. */
-  perLayer(name: string, blockCount: number | undefined): readonly number[] | undefined {
-    const value = this.#own(name)
-    const single = integerOf(value)
-    if (single !== undefined) return Array.from({ length: blockCount ?? 1 }, () => single)
-    return integersOf(value)
-  }
-
-  /** A boolean of this architecture. */
-  flag(name: string): boolean | undefined {
-    const value = this.#own(name)
-    return value?.type === "bool" ? value.value : undefined
-  }
-
-  /** A string of this architecture. */
-  ownText(name: string): string | undefined {
-    return this.text(`${this.architecture}.${name}`)
-  }
-
-  text(key: string): string | undefined {
-    const value = this.#metadata.get(key)
-    return value?.type === "string" ? value.value : undefined
-  }
-
-  number(key: string): number | undefined {
-    const value = this.#metadata.get(key)
-    return value?.type === "f32" || value?.type === "f64" ? value.value : integerOf(value)
-  }
-
-  arrayLength(key: string): number | undefined {
-    const value = this.#metadata.get(key)
-    return value?.type === "array" ? value.length : undefined
-  }
-
-  /** A token id; undefined outside the vocabulary, where llama.cpp ignores it too. */
-  tokenId(key: string, vocabSize: number | undefined): number | undefined {
-    const id = integerOf(this.#metadata.get(key))
-    return id !== undefined && id >= 0 && id < (vocabSize ?? Infinity) ? id : undefined
-  }
-
-  #own(name: string): GgufValue | undefined {
-    return this.#metadata.get(`${this.architecture}.${name}`)
   }
 }
 

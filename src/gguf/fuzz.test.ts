@@ -5,12 +5,12 @@ import { join } from "node:path"
 import * as fc from "fast-check"
 
 import { CriaError } from "../util/errors.ts"
+import { fuzzBudget } from "../util/fuzz.ts"
 import { modelFacts } from "./facts.ts"
 import { arrayPair, integer, pair, rawBytes, string, TemporaryFolder, tensor } from "./raw-file.ts"
 import { readArray, readGguf } from "./read.ts"
 
-/** How long the open-ended test runs; hours at night. */
-const FUZZ_SECONDS = Number(process.env["CRIA_FUZZ_SECONDS"] ?? 2)
+const FUZZ = fuzzBudget(2)
 
 /** Far more than any of these small files takes; less would measure the machine. */
 const READ_MS_MAX = 1000
@@ -117,11 +117,11 @@ describe("readGguf() — damaged files", () => {
   })
 
   test(
-    `reads or refuses whatever comes in ${FUZZ_SECONDS} s, in bounded memory`,
+    `reads or refuses whatever comes in ${FUZZ.seconds} s, in bounded memory`,
     () => {
       using scratch = new Scratch()
       const seed = Date.now()
-      const endMs = performance.now() + 1000 * FUZZ_SECONDS
+      const endMs = performance.now() + 1000 * FUZZ.seconds
       const startBytes = process.memoryUsage.rss()
       const changes = fc.sample(fc.array(mutation, { minLength: 1, maxLength: 5 }), {
         seed,
@@ -142,7 +142,7 @@ describe("readGguf() — damaged files", () => {
       }
       expect(process.memoryUsage.rss() - startBytes).toBeLessThan(GROWTH_BYTES_MAX)
     },
-    1000 * (FUZZ_SECONDS + 10),
+    FUZZ.timeoutMs,
   )
 })
 

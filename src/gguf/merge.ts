@@ -20,11 +20,15 @@ const SPLIT_KEY = /^split\./
 /** The content of a model's files as that of one file. Tensor data is read when its turn comes, a megabyte at a time. */
 export function mergedContent({ paths, header, otherParts }: GgufModel): GgufContent {
   const [first = ""] = paths
-  const metadata = [...header.metadata].filter(([key]) => !SPLIT_KEY.test(key))
   return {
-    metadata: new Map(metadata.map(([key, value]) => [key, inputOf(first, value)])),
+    metadata: new Map(wholeMetadata(header).map(([key, value]) => [key, inputOf(first, value)])),
     tensors: [header, ...otherParts].flatMap((part, index) => tensorsOf(paths[index] ?? "", part)),
   }
+}
+
+/** The metadata without what says that the model is split. */
+export function wholeMetadata({ metadata }: GgufHeader): [string, GgufValue][] {
+  return [...metadata].filter(([key]) => !SPLIT_KEY.test(key))
 }
 
 /** A value of a file as one to write. */

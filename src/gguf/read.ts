@@ -9,7 +9,7 @@
  */
 
 import { checkMetadata } from "./check.ts"
-import { Cursor, quote } from "./cursor.ts"
+import { type ByteSource, Cursor, quote } from "./cursor.ts"
 import {
   alignUp,
   DEFAULT_ALIGNMENT,
@@ -90,7 +90,29 @@ export interface ReadOptions {
  *   was found and what was expected.
  */
 export function readGguf(path: string, options: ReadOptions = {}): GgufHeader {
-  using cursor = new Cursor(path, options.label ?? path)
+  return readHeader(path, options.label ?? path)
+}
+
+/**
+ * Reads and checks a header that is in memory.
+ *
+ * @param header The beginning of a file, at least up to the tensor data.
+ * @param fileBytes Of the whole file.
+ * @param label What error messages call the file.
+ * @throws {CriaError} `invalid-input` as {@link readGguf}.
+ */
+export function readHeaderBytes(header: Uint8Array, fileBytes: number, label: string): GgufHeader {
+  // The cursor reads ahead, into tensor data that nobody looks at.
+  const read = (target: Uint8Array, offset: number) => {
+    target.fill(0)
+    target.set(header.subarray(offset, offset + target.length))
+    return target.length
+  }
+  return readHeader({ fileBytes, read, [Symbol.dispose]() {} }, label)
+}
+
+function readHeader(source: string | ByteSource, label: string): GgufHeader {
+  using cursor = new Cursor(source, label)
   const { version, tensorCount, pairCount } = readPreamble(cursor)
   const metadata = readMetadata(cursor, pairCount)
   const alignment = readAlignment(cursor, metadata)

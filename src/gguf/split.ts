@@ -35,14 +35,31 @@ export interface GgufModel {
 export function readModel(path: string, options: ReadOptions = {}): GgufModel {
   const header = readGguf(path, options)
   const paths = splitPaths(path, header, options)
-  const label = options.label ?? path
-  const otherParts = paths.slice(1).map((partPath, index) => {
-    const partLabel = options.label === undefined ? partPath : `${label} part ${index + 2}`
-    const part = readGguf(partPath, { label: partLabel })
-    checkPart(part, index + 1, paths.length, partLabel)
+  if (paths.length === 1) return { paths, header, otherParts: [] }
+  return withParts(header, paths, options)
+}
+
+/**
+ * Like {@link readModel}, of parts that may lie anywhere and have any names.
+ *
+ * @param paths In order.
+ * @param label What errors call the model.
+ */
+export function readParts(paths: readonly string[], label: string): GgufModel {
+  const [first = ""] = paths
+  const header = readGguf(first, { label })
+  checkPart(header, 0, paths.length, label)
+  return withParts(header, paths, { label })
+}
+
+function withParts(header: GgufHeader, paths: readonly string[], options: ReadOptions): GgufModel {
+  const otherParts = paths.slice(1).map((path, index) => {
+    const label = options.label === undefined ? path : `${options.label} part ${index + 2}`
+    const part = readGguf(path, { label })
+    checkPart(part, index + 1, paths.length, label)
     return part
   })
-  if (paths.length > 1) checkTensors([header, ...otherParts], label)
+  checkTensors([header, ...otherParts], options.label ?? paths[0] ?? "")
   return { paths, header, otherParts }
 }
 

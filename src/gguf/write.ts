@@ -38,14 +38,28 @@ export interface PackedArray {
 /** A metadata value to write. */
 export type GgufInput = GgufScalar | PackedArray
 
-/** A tensor to write. */
-export interface TensorSource {
+/** What a header says of a tensor. */
+export interface TensorShape {
   readonly name: string
   readonly type: TensorTypeName
   /** 1 to 4 sizes, the row length first. */
   readonly dims: readonly number[]
+}
+
+/** A tensor to write. */
+export interface TensorSource extends TensorShape {
   /** Exactly the bytes of the tensor, in chunks of any size; read once, when the tensor's turn comes. */
   readonly chunks: Iterable<Uint8Array> | AsyncIterable<Uint8Array>
+}
+
+/** All of a file before the tensor data. */
+export interface EncodedHeader {
+  /** With what fills it up to the data. */
+  readonly bytes: Uint8Array
+  /** Where the data of each tensor has to begin, from the start of the file. */
+  readonly offsets: readonly number[]
+  /** Of the whole file. */
+  readonly fileBytes: number
 }
 
 /** A whole file to write. */
@@ -107,10 +121,9 @@ export function packFlags(values: readonly boolean[]): PackedArray {
  * @throws {Error} Broken invariant: a tensor source gave more or fewer bytes than its type and size say.
  */
 export async function* encodeGguf(content: GgufContent): AsyncGenerator<Uint8Array, void> {
+  const { bytes: header } = encodeHeader(content.metadata, content.tensors)
   const alignment = alignmentOf(content.metadata)
-  const header = encodeHeader(content, alignment)
   yield header
-  if (content.tensors.length > 0) yield padding(header.length, alignment)
   for (const tensor of content.tensors) {
     const expectedBytes = tensorBytes(tensor)
     let bytes = 0
@@ -126,7 +139,7 @@ export async function* encodeGguf(content: GgufContent): AsyncGenerator<Uint8Arr
       bytes === expectedBytes,
       `tensor "${tensor.name}" has ${expectedBytes} bytes, ${bytes} given`,
     )
-    yield padding(bytes, alignment)
+    yield new Uint8Array(alignUp(bytes, alignment) - bytes)
   }
 }
 
@@ -144,30 +157,43 @@ export async function writeGguf(path: string, content: GgufContent): Promise<voi
   }
 }
 
+/** Encodes the header of a file. A `general.alignment` in the metadata is obeyed. */
+export function encodeHeader(
+  metadata: ReadonlyMap<string, GgufInput>,
+  tensors: readonly TensorShape[],
+): EncodedHeader {
+  const alignment = alignmentOf(metadata)
+  const encoder = new Encoder()
+  for (const character of GGUF_MAGIC) encoder.number("u8", character.charCodeAt(0))
+  encoder.number("u32", GGUF_VERSION)
+  encoder.size(tensors.length)
+  encoder.size(metadata.size)
+  for (const [key, value] of metadata) {
+    encoder.string(key)
+    encoder.value(value)
+  }
+  const offsets: number[] = []
+  let end = 0
+  for (const tensor of tensors) {
+    encoder.tensor(tensor, end)
+    offsets.push(end)
+    end = alignUp(end + tensorBytes(tensor), alignment)
+  }
+  if (tensors.length > 0) encoder.align(alignment)
+  const bytes = encoder.bytes()
+  return {
+    bytes,
+    offsets: offsets.map((offset) => bytes.length + offset),
+    fileBytes: bytes.length + end,
+  }
+}
+
 function alignmentOf(metadata: ReadonlyMap<string, GgufInput>): number {
   const value = metadata.get("general.alignment")
   return value?.type === "u32" ? value.value : DEFAULT_ALIGNMENT
 }
 
-function encodeHeader(content: GgufContent, alignment: number): Uint8Array {
-  const encoder = new Encoder()
-  for (const character of GGUF_MAGIC) encoder.number("u8", character.charCodeAt(0))
-  encoder.number("u32", GGUF_VERSION)
-  encoder.size(content.tensors.length)
-  encoder.size(content.metadata.size)
-  for (const [key, value] of content.metadata) {
-    encoder.string(key)
-    encoder.value(value)
-  }
-  let offset = 0
-  for (const tensor of content.tensors) {
-    encoder.tensor(tensor, offset)
-    offset = alignUp(offset + tensorBytes(tensor), alignment)
-  }
-  return encoder.bytes()
-}
-
-function tensorBytes(tensor: TensorSource): number {
+function tensorBytes(tensor: TensorShape): number {
   const type = tensorType(tensor.type)
   const [rowElements = 0] = tensor.dims
   assert(
@@ -178,10 +204,6 @@ function tensorBytes(tensor: TensorSource): number {
     type,
     tensor.dims.reduce((product, size) => product * size, 1),
   )
-}
-
-function padding(bytes: number, alignment: number): Uint8Array {
-  return new Uint8Array(alignUp(bytes, alignment) - bytes)
 }
 
 /** Appends little-endian values to a buffer that grows. */
@@ -211,7 +233,7 @@ class Encoder {
     }
   }
 
-  tensor(tensor: TensorSource, offset: number): void {
+  tensor(tensor: TensorShape, offset: number): void {
     const nameBytes = new TextEncoder().encode(tensor.name).length
     assert(
       nameBytes <= MAX_TENSOR_NAME_BYTES,
@@ -249,6 +271,11 @@ class Encoder {
       // Two's complement: signed and unsigned are written alike.
       for (let index = 0; index < bytes; index += 1) this.#buffer[at + index] = value >> (8 * index)
     }
+  }
+
+  /** Zeros up to the next multiple of `alignment`. */
+  align(alignment: number): void {
+    this.#grow(alignUp(this.#length, alignment) - this.#length)
   }
 
   /** Two's complement, so that this writes both `u64` and `i64`. */

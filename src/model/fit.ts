@@ -9,12 +9,18 @@
 import { CriaError } from "../util/errors.ts"
 import { formatGib } from "../util/units.ts"
 
-/** What of a model decides how much memory it takes. */
+/** What of a model decides how much memory it takes. Bytes are those of the chosen cache types. */
 export interface FitFacts {
   readonly name: string
   readonly weightsBytes: number
-  /** Per token, in the chosen cache types. */
+  /** Per token, over all layers. */
   readonly kvBytesPerToken: number
+  /** Of those, what layers with a sliding window take. */
+  readonly windowBytesPerToken: number
+  /** How far such layers look back; 0 without. */
+  readonly windowTokens: number
+  /** Of the recurrent state that each sequence has; 0 without. */
+  readonly stateBytes: number
   /** Tokens that it was trained for; undefined when the file does not say. */
   readonly trainedTokens: number | undefined
 }
@@ -23,6 +29,9 @@ export interface FitFacts {
 export interface FitWishes {
   readonly contextTokens: number | undefined
   readonly parallel: number | undefined
+  readonly isWindowFull: boolean | undefined
+  /** Tokens in a step. */
+  readonly batchTokens: number
 }
 
 /** The sizes of a context. */
@@ -33,16 +42,30 @@ export interface Fit {
   readonly parallel: number
   /** KV cells in total, shared by all requests as they need them. */
   readonly cells: number
+  /**
+   * Layers with a sliding window keep all tokens, so that any beginning can be shared; otherwise only those in the
+   * window, in a fraction of the memory. True for models without one.
+   */
+  readonly isWindowFull: boolean
+  /** Sequences with a state of their own: running ones and snapshots; 0 where everything is in cells. */
+  readonly states: number
+  /** Of those states, what running requests can have; no limit where there are none. */
+  readonly runningMax: number
+  /** Cells and states. */
+  readonly cacheBytes: number
 }
 
 /** So many full contexts at once, as long as that is no more than {@link SHARED_CELLS}. */
 const DEFAULT_PARALLEL = 4
 
-/** Enough for many chats at once; a single longer context gets more. */
+/** Enough for many chats at once, unless somebody asked for more; a single longer context gets more. */
 const SHARED_CELLS = 32_768
 
 /** Part of the memory beside the weights that a cache takes unasked: other programs want to live too. */
 const UNASKED_SHARE = 0.25
+
+/** Of that, what states of sequences may take, the rest being for cells. */
+const STATES_SHARE = 0.5
 
 /** Below this a chat with tools does not work any more: up to here a cache takes all that there is. */
 const MODEST_TOKENS = 8192
@@ -62,33 +85,139 @@ const MASK_BYTES_PER_CELL = 2048
 /** The model was trained for no more than this when its file does not say. */
 const UNKNOWN_TRAINED_TOKENS = 4096
 
+/** Requests at once that have states of their own: beyond it a step on a CPU gets no more done. */
+const RUNNING_STATES = 16
+
+/** One in so many states is a snapshot, for prefixes that come again. */
+const SNAPSHOT_PART = 3
+
+/** So many snapshots in any case, for chats in turn. */
+const SNAPSHOTS_MIN = 4
+
+/** One to run, one to keep. */
+const STATES_MIN = 2
+
+/** So many states even where memory is short, as long as half of it is left. */
+const STATES_MODEST = 8
+
+/** llama.cpp's sequence ids. */
+const STATES_MAX = 256
+
 /**
  * Chooses the sizes: the context that was asked for or else the one that the model was trained for, as far as memory
- * goes; then cells for several of them.
+ * goes; then cells for several of them. Layers with a sliding window keep all of that context when it fits, since only
+ * then can any beginning of a prompt be shared.
  *
  * @param availableBytes Memory of all devices that will hold weights and cache.
  * @throws {CriaError} `insufficient-memory` when what was asked for, or the smallest useful context, does not fit.
  */
 export function fitContext(facts: FitFacts, wishes: FitWishes, availableBytes: number): Fit {
-  const trained = facts.trainedTokens ?? UNKNOWN_TRAINED_TOKENS
-  const bytesPerCell = facts.kvBytesPerToken + MASK_BYTES_PER_CELL
-  const fixedBytes = facts.weightsBytes + OVERHEAD_BYTES
-  const cellsMost = Math.floor(Math.max(0, availableBytes - fixedBytes) / bytesPerCell)
-  const smallest = Math.min(wishes.contextTokens ?? SMALLEST_TOKENS, trained)
-  if (cellsMost < smallest) {
-    const needed = fixedBytes + smallest * bytesPerCell
-    throw new CriaError(
-      "insufficient-memory",
-      `Cannot load "${facts.name}": needs ${formatGib(needed)} with ${smallest} tokens of context, ` +
-        `${formatGib(Math.max(0, availableBytes))} available`,
-      { hint: "Use a smaller model or quantisation, a smaller num_ctx, or stop other programs" },
-    )
+  const results = layoutsOf(facts, wishes).map((layout) =>
+    fitLayout(layout, facts, wishes, availableBytes),
+  )
+  const fits = results.filter((result) => typeof result !== "number")
+  const longest = Math.max(...fits.map(({ contextTokens }) => contextTokens))
+  const chosen = fits.find(({ contextTokens }) => contextTokens === longest)
+  if (chosen !== undefined) return chosen
+  const neededBytes = Math.min(...results.filter((result) => typeof result === "number"))
+  throw new CriaError(
+    "insufficient-memory",
+    `Cannot load "${facts.name}": needs ${formatGib(neededBytes)} with ${smallestTokens(facts, wishes)} tokens of context, ` +
+      `${formatGib(Math.max(0, availableBytes))} available`,
+    { hint: "Use a smaller model or quantisation, a smaller num_ctx, or stop other programs" },
+  )
+}
+
+/** What is where: bytes for each cell, for each sequence, and once. */
+interface Layout {
+  readonly isWindowFull: boolean
+  readonly cellBytes: number
+  readonly sequenceBytes: number
+  readonly onceBytes: number
+}
+
+/** What may be chosen from, the better ones first. */
+function layoutsOf(facts: FitFacts, { isWindowFull, batchTokens }: FitWishes): readonly Layout[] {
+  const { kvBytesPerToken, windowBytesPerToken, windowTokens, stateBytes } = facts
+  const whole = {
+    isWindowFull: true,
+    cellBytes: kvBytesPerToken,
+    sequenceBytes: stateBytes,
+    onceBytes: 0,
   }
+  // llama.cpp has room for the window of each sequence and for one step.
+  const sliding = {
+    isWindowFull: false,
+    cellBytes: kvBytesPerToken - windowBytesPerToken,
+    sequenceBytes: stateBytes + windowTokens * windowBytesPerToken,
+    onceBytes: batchTokens * windowBytesPerToken,
+  }
+  if (windowBytesPerToken * windowTokens === 0) return [whole]
+  if (isWindowFull !== undefined) return [isWindowFull ? whole : sliding]
+  // What has a state cannot share beginnings anyway.
+  return stateBytes > 0 ? [sliding] : [whole, sliding]
+}
+
+/** The sizes, or the bytes that are needed at the least. */
+function fitLayout(
+  layout: Layout,
+  facts: FitFacts,
+  wishes: FitWishes,
+  availableBytes: number,
+): Fit | number {
+  const trained = trainedTokens(facts)
+  const bytesPerCell = layout.cellBytes + MASK_BYTES_PER_CELL
+  const fixedBytes = facts.weightsBytes + OVERHEAD_BYTES + layout.onceBytes
+  const smallestBytes = smallestTokens(facts, wishes) * bytesPerCell
+  const spareBytes = availableBytes - fixedBytes - smallestBytes
+  const statesBytes = bytesOfStates(layout, wishes, spareBytes)
+  if (spareBytes < statesBytes) return fixedBytes + smallestBytes + statesBytes
+  const cellsMost = Math.floor((availableBytes - fixedBytes - statesBytes) / bytesPerCell)
   const unasked = Math.max(Math.min(MODEST_TOKENS, cellsMost), stepDown(cellsMost * UNASKED_SHARE))
   const contextTokens = Math.min(wishes.contextTokens ?? unasked, trained)
-  const wanted = Math.min((wishes.parallel ?? DEFAULT_PARALLEL) * contextTokens, SHARED_CELLS)
-  const cells = Math.max(contextTokens, Math.min(wanted, stepDown(cellsMost)))
-  return { contextTokens, parallel: Math.max(1, Math.floor(cells / contextTokens)), cells }
+  const states = statesBytes === 0 ? 0 : Math.floor(statesBytes / layout.sequenceBytes)
+  const runningMax = states === 0 ? Infinity : runningOf(states, wishes)
+  const wanted = Math.min(wishes.parallel ?? DEFAULT_PARALLEL, runningMax) * contextTokens
+  const isAsked = wishes.parallel !== undefined && wishes.contextTokens !== undefined
+  const granted = isAsked ? wanted : Math.min(wanted, SHARED_CELLS)
+  const cells = Math.max(contextTokens, Math.min(granted, stepDown(cellsMost)))
+  return {
+    contextTokens,
+    parallel: Math.max(1, Math.floor(cells / contextTokens)),
+    cells,
+    isWindowFull: layout.isWindowFull,
+    states,
+    runningMax,
+    cacheBytes: cells * layout.cellBytes + states * layout.sequenceBytes + layout.onceBytes,
+  }
+}
+
+/** What sequences with states of their own take together; grows slower than the memory does. */
+function bytesOfStates({ sequenceBytes }: Layout, wishes: FitWishes, spareBytes: number): number {
+  if (sequenceBytes === 0) return 0
+  const running = wishes.parallel ?? RUNNING_STATES
+  const snapshots = Math.max(SNAPSHOTS_MIN, Math.ceil(running / (SNAPSHOT_PART - 1)))
+  const wanted = Math.min(STATES_MAX, running + snapshots) * sequenceBytes
+  const half = spareBytes / 2
+  const unasked = Math.max(
+    spareBytes * UNASKED_SHARE * STATES_SHARE,
+    Math.min(half, STATES_MODEST * sequenceBytes),
+  )
+  const budget = wishes.parallel === undefined ? unasked : half
+  return Math.min(wanted, Math.max(STATES_MIN * sequenceBytes, budget))
+}
+
+function runningOf(states: number, { parallel }: FitWishes): number {
+  const snapshots = Math.max(1, Math.floor(states / SNAPSHOT_PART))
+  return Math.min(parallel ?? RUNNING_STATES, states - snapshots)
+}
+
+function smallestTokens(facts: FitFacts, { contextTokens }: FitWishes): number {
+  return Math.min(contextTokens ?? SMALLEST_TOKENS, trainedTokens(facts))
+}
+
+function trainedTokens(facts: FitFacts): number {
+  return facts.trainedTokens ?? UNKNOWN_TRAINED_TOKENS
 }
 
 function stepDown(cells: number): number {

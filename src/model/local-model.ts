@@ -6,60 +6,46 @@
  * @module
  */
 
+import { hash } from "node:crypto"
+
 import { createBackend, type NativeBackend } from "../../ffi/backend.ts"
 import { physicalCores } from "../../ffi/machine.ts"
 import { type LoadMode, loadModel, type NativeModel } from "../../ffi/model.ts"
 import type { NativeLibrary } from "../../ffi/native.ts"
 import type { ChatEvent } from "../chat/message.ts"
-import { cacheTypesOf } from "../engine/cache-type.ts"
 import { Embedder } from "../engine/embedder.ts"
 import type { EngineStatus } from "../engine/engine-status.ts"
 import { Engine } from "../engine/engine.ts"
 import type { SamplingOptions } from "../engine/sampling.ts"
-import { type ModelFacts, kvBytesPerToken, modelFacts } from "../gguf/facts.ts"
-import type { TensorTypeName } from "../gguf/format.ts"
+import { kvBytesPerToken, type ModelFacts, modelFacts, windowBytesPerToken } from "../gguf/facts.ts"
 import { readModel } from "../gguf/split.ts"
+import { readLoadable } from "../gguf/translate.ts"
 import { assert, CriaError } from "../util/errors.ts"
 import { memoryState } from "../util/memory.ts"
 import { answerEvents } from "./answer.ts"
+import { CACHE_DEFAULT, cacheTypesOf, checkLoad, tensorTypeOf } from "./check-load.ts"
 import type { DiskTier } from "./disk-tier.ts"
-import { fitContext } from "./fit.ts"
+import { fitContext, type FitFacts, type FitWishes } from "./fit.ts"
+import { loadNotes } from "./load-notes.ts"
 import { ParseShare } from "./parse-share.ts"
 import { type PreparedPrompt, PromptBuilder } from "./prompt.ts"
 import type { AnswerRequest, LoadedFacts, LoadOptions } from "./request.ts"
+import { planSequences } from "./sequence-plan.ts"
 import { keptTokens } from "./shift.ts"
 import { afterThinking } from "./thinking-grammar.ts"
 import { createTiers, type StateIdentity, type TierHooks, type Tiers } from "./tiers.ts"
-import { loadablePath } from "./translate.ts"
 
 /** Tokens in a step: llama.cpp's own default, beyond which prefill gets no faster on CPUs. */
 const BATCH_TOKENS = 512
 
-/** Sequences at once, whatever the cells allow: each takes a row of logits in the output buffer. */
-const SEQUENCES_MAX = 64
-
-/** llama.cpp's limit of sequence ids. */
-const SEQUENCE_IDS = 256
-
-/** Recurrent states of running requests, unless the user wants another number. */
-const DEFAULT_STATES = 4
-
-/** Recurrent states beside those of running requests, for prefixes that come again. */
-const STATE_SNAPSHOTS = 4
-
 /** An embedding context keeps a row of logits per token of a step: this bounds that buffer. */
 const EMBEDDING_LOGITS_BYTES = 512 * 2 ** 20
-
-/** Exact enough for every model. */
-const CACHE_DEFAULT = "f16"
 
 /** Options beside those that cross to a runner. */
 export interface LoadHooks extends TierHooks {
   /** Fractions from 0 to 1. */
   readonly onProgress?: (fraction: number) => void
   readonly signal?: AbortSignal
-  /** Folder for files that can be made again; some models of Ollama's registry need one. */
-  readonly cache?: string
 }
 
 /** See the module. Dispose it to free everything. */
@@ -91,7 +77,7 @@ export class LocalModel implements AsyncDisposable {
     this.#disk = parts.tiers.disk
     this.#engine = new Engine(parts.backend, parts.model.vocabulary, {
       contextTokens: parts.loaded.contextTokens,
-      ...(parts.options.parallel === undefined ? {} : { parallelMax: parts.options.parallel }),
+      parallelMax: parts.loaded.runningMax ?? Infinity,
       ...(parts.options.queueMax === undefined ? {} : { queueMax: parts.options.queueMax }),
       ...(parts.tiers.all === undefined ? {} : { tier: parts.tiers.all }),
       now: () => performance.now(),
@@ -109,25 +95,15 @@ export class LocalModel implements AsyncDisposable {
     options: LoadOptions,
     hooks: LoadHooks = {},
   ): Promise<LocalModel> {
-    const { cache } = hooks
-    const path = await loadablePath(options.path, { cache, label: options.name })
-    const { paths, header, otherParts } = readModel(path, { label: options.name })
+    const { paths, header, otherParts, view } = readLoadable(options.path, options.name)
     const facts = modelFacts(header, otherParts)
     refuseOther(options.name, facts)
+    checkLoad(options, facts)
     for (const file of options.adapters ?? []) checkAdapter(file, options.name, facts)
-    const kvBytes = kvBytesPerToken(facts, ...cacheTypes(options))
-    const fit = fitContext(
-      {
-        name: options.name,
-        weightsBytes: facts.weightsBytes,
-        kvBytesPerToken: kvBytes,
-        trainedTokens: facts.contextLength,
-      },
-      { contextTokens: options.contextTokens, parallel: options.parallel },
-      availableBytes(library),
-    )
+    const fit = fitContext(fitFacts(facts, options), fitWishes(options), availableBytes(library))
     const model = await loadModel(library, {
       paths,
+      view,
       adapters: options.adapters ?? [],
       ...hooks,
       gpuLayers: options.gpuLayers ?? -1,
@@ -135,24 +111,32 @@ export class LocalModel implements AsyncDisposable {
       loadMode: loadMode(options, library),
     })
     try {
+      const { runningMax, ...ids } = planSequences(model.info, fit, options.parallel)
       const backend = await createBackend(model, {
         cells: fit.cells,
         batchTokens: Math.min(options.batchTokens ?? BATCH_TOKENS, fit.cells),
-        ...sequencesFor(facts, options.parallel ?? DEFAULT_STATES),
+        ...ids,
+        isWindowFull: fit.isWindowFull,
         ...contextOptions(options),
       })
-      const totalBytes = facts.weightsBytes + kvBytes * fit.cells
+      const totalBytes = facts.weightsBytes + fit.cacheBytes
       const loaded: LoadedFacts = {
         contextTokens: fit.contextTokens,
         parallel: fit.parallel,
+        runningMax,
+        notes: loadNotes(options, { ...fit, runningMax }),
+        ...(model.info.window === 0 ? {} : { window: fit.isWindowFull ? "kept" : "sliding" }),
         totalBytes,
         gpuBytes: hasGpu(library) && options.gpuLayers !== 0 ? totalBytes : 0,
         llamaVersion: library.system().llama_version,
         cacheType: options.cacheType ?? CACHE_DEFAULT,
         flashAttention: options.flashAttention ?? "auto",
       }
+      for (const note of loaded.notes ?? []) hooks.warn?.(note)
       const files = [...paths, ...(options.adapters ?? [])]
-      const identity = { files, settings: stateSettings(options, facts, { backend, library }) }
+      const settings = stateSettings(options, facts, { backend, library })
+      const translated = view === undefined ? "" : hash("sha256", view.header, "hex")
+      const identity = { files, settings: { ...settings, translated } }
       const tiers = createTiers(options, identity, hooks)
       return new LocalModel({ facts, loaded, model, backend, options, tiers })
     } catch (error) {
@@ -233,8 +217,7 @@ export class LocalModel implements AsyncDisposable {
    * @throws {CriaError} `invalid-input` for an empty text or one that is too long.
    */
   async embed(texts: readonly string[]): Promise<Float32Array[]> {
-    this.#embedder ??= this.#createEmbedder()
-    const embedder = await this.#embedder
+    const embedder = await this.#openEmbedder()
     const inputs = texts.map((text) =>
       this.#model.tokenize(text, { addSpecial: true, parseSpecial: false }),
     )
@@ -244,7 +227,8 @@ export class LocalModel implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#engine[Symbol.asyncDispose]()
     await this.#disk?.flush()
-    await (await this.#embedder)?.[Symbol.asyncDispose]()
+    const embedder = await this.#embedder?.catch(() => undefined)
+    await embedder?.[Symbol.asyncDispose]()
     this.#prompts[Symbol.dispose]()
     this.#model[Symbol.dispose]()
   }
@@ -266,16 +250,18 @@ export class LocalModel implements AsyncDisposable {
     })
   }
 
-  #sampling(request: AnswerRequest, { rendered, reading }: PreparedPrompt): SamplingOptions {
+  #sampling(request: AnswerRequest, prompt: PreparedPrompt): SamplingOptions {
+    const { rendered, reading } = prompt
+    const sampling = { ...request.sampling, history: prompt.tokens }
     if (rendered !== undefined) {
-      if (rendered.grammar === "" || rendered.grammar_lazy) return request.sampling
+      if (rendered.grammar === "" || rendered.grammar_lazy) return sampling
       const { grammar, generation_prompt: grammarPrefill } = rendered
-      return { ...request.sampling, grammar, grammarPrefill }
+      return { ...sampling, grammar, grammarPrefill }
     }
-    if (request.format === undefined) return request.sampling
+    if (request.format === undefined) return sampling
     const grammar = this.#model.library.schemaToGrammar(request.format)
     return {
-      ...request.sampling,
+      ...sampling,
       grammar: reading === undefined ? grammar : afterThinking(grammar, reading),
     }
   }
@@ -301,6 +287,15 @@ export class LocalModel implements AsyncDisposable {
     return new Set(tokens.flatMap((ids) => (ids.length === 1 ? [...ids] : [])))
   }
 
+  /** Made when it is first needed. What could not be made is tried again the next time. */
+  #openEmbedder(): Promise<Embedder> {
+    this.#embedder ??= this.#createEmbedder().catch((error: unknown) => {
+      this.#embedder = undefined
+      throw error
+    })
+    return this.#embedder
+  }
+
   async #createEmbedder(): Promise<Embedder> {
     const { vocab, trained_context: trained } = this.#model.info
     const affordable = Math.floor(EMBEDDING_LOGITS_BYTES / (vocab.tokens * 4))
@@ -319,14 +314,14 @@ export class LocalModel implements AsyncDisposable {
 
 /** What the values of a state and their layout depend on, beside the files. */
 function stateSettings(
-  { cacheType = CACHE_DEFAULT, flashAttention = "auto" }: LoadOptions,
+  options: LoadOptions,
   { originalContextLength }: ModelFacts,
   { backend, library }: { backend: NativeBackend; library: NativeLibrary },
 ): StateIdentity["settings"] {
   const { cells, memory, sharing } = backend.info
   return {
-    cacheType,
-    flashAttention,
+    ...cacheTypesOf(options),
+    flashAttention: options.flashAttention ?? "auto",
     memory,
     sharing,
     llama: library.system().llama_version,
@@ -335,11 +330,11 @@ function stateSettings(
   }
 }
 
-function contextOptions({ threads, flashAttention, cacheType = CACHE_DEFAULT }: LoadOptions) {
-  const { keys, values } = cacheTypesOf(cacheType)
+function contextOptions(options: LoadOptions) {
+  const { keys, values } = cacheTypesOf(options)
   return {
-    threads: threads ?? physicalCores(),
-    flashAttention: flashAttention ?? "auto",
+    threads: options.threads ?? physicalCores(),
+    flashAttention: options.flashAttention ?? "auto",
     cacheTypeK: keys,
     cacheTypeV: values,
   }
@@ -377,21 +372,23 @@ function checkAdapter(path: string, model: string, { architecture }: ModelFacts)
   }
 }
 
-function cacheTypes({ cacheType = CACHE_DEFAULT }: LoadOptions): [TensorTypeName, TensorTypeName] {
-  const { keys, values } = cacheTypesOf(cacheType)
-  // The cache types are names of tensor types in lower case.
-  return [keys.toUpperCase() as TensorTypeName, values.toUpperCase() as TensorTypeName]
+function fitFacts(facts: ModelFacts, options: LoadOptions): FitFacts {
+  const { keys, values } = cacheTypesOf(options)
+  const types = [tensorTypeOf(keys), tensorTypeOf(values)] as const
+  return {
+    name: options.name,
+    weightsBytes: facts.weightsBytes,
+    kvBytesPerToken: kvBytesPerToken(facts, ...types),
+    windowBytesPerToken: windowBytesPerToken(facts, ...types),
+    windowTokens: facts.slidingWindow ?? 0,
+    stateBytes: facts.cache.stateBytes,
+    trainedTokens: facts.contextLength,
+  }
 }
 
-/**
- * Sequence ids. Where cells can be shared, each running request takes one, and all that llama.cpp has beyond hold
- * cached prefixes. One is for saving and restoring. Models with recurrent states hold one state per id, so there are as many as can run and a few for
- * states that others can take over.
- */
-function sequencesFor(facts: ModelFacts, parallel: number): { sequences: number; pins: number } {
-  if (facts.isRecurrent || facts.isHybrid) return { sequences: parallel + STATE_SNAPSHOTS, pins: 0 }
-  const sequences = Math.max(parallel, SEQUENCES_MAX)
-  return { sequences, pins: SEQUENCE_IDS - 1 - sequences }
+function fitWishes(options: LoadOptions): FitWishes {
+  const { contextTokens, parallel, isWindowFull, batchTokens = BATCH_TOKENS } = options
+  return { contextTokens, parallel, isWindowFull, batchTokens }
 }
 
 function hasGpu(library: NativeLibrary): boolean {

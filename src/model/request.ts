@@ -90,6 +90,11 @@ export interface LoadOptions {
   readonly flashAttention?: FlashAttention
   /** Default: f16. */
   readonly cacheType?: CacheSetting
+  /**
+   * Whether layers with a sliding window keep all tokens: any beginning of a prompt can be shared then, in as much
+   * memory as the other layers take. Undefined: when the context fits so that is asked for, or was trained.
+   */
+  readonly isWindowFull?: boolean
   /** Bytes of memory for prefixes that no longer fit into the KV cache. */
   readonly prefixRamBytes?: number
   /** Prefixes that outlive the process: in this folder, so many bytes for each model. */
@@ -100,6 +105,10 @@ export interface LoadOptions {
 export interface LoadedFacts {
   readonly contextTokens: number
   readonly parallel: number
+  /** Requests that run at once, if their contexts are short enough. */
+  readonly runningMax?: number
+  /** What layers with a sliding window keep: all tokens, or those in the window; undefined without such layers. */
+  readonly window?: "kept" | "sliding"
   /** Weights and cache. */
   readonly totalBytes: number
   /** Of those on GPUs. */
@@ -108,4 +117,6 @@ export interface LoadedFacts {
   /** What it was loaded with. */
   readonly cacheType: CacheSetting
   readonly flashAttention: FlashAttention
+  /** Where it got less than was asked for, in words. */
+  readonly notes?: readonly string[]
 }

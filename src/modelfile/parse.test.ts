@@ -3,8 +3,11 @@ import { describe, expect, test } from "bun:test"
 import * as fc from "fast-check"
 
 import { CriaError } from "../util/errors.ts"
+import { fuzzBudget } from "../util/fuzz.ts"
 import { formatModelfile } from "./format.ts"
 import { decodeModelfile, type ModelfileCommand, parseModelfile } from "./parse.ts"
+
+const FUZZ = fuzzBudget(0.5)
 
 /** The value of a command after FROM. */
 function valueOf(text: string): string | undefined {
@@ -137,19 +140,20 @@ describe("parseModelfile() — properties", () => {
     )
   })
 
-  test("any text gives commands or a CriaError", () => {
-    const words = fc.constantFrom("FROM ", "MESSAGE ", "PARAMETER ", '"', '"""', "\n", "\r", "# ")
-    const text = fc.array(fc.oneof(words, fc.string({ unit: "binary" })), { maxLength: 20 })
-    const budgetMs = Number(process.env["CRIA_FUZZ_SECONDS"] ?? 0) * 1000
-    fc.assert(
-      fc.property(text, (parts) => {
-        expect(messageOf(parts.join(""))).not.toStartWith("Error: ")
-      }),
-      budgetMs > 0
-        ? { numRuns: Number.MAX_SAFE_INTEGER, interruptAfterTimeLimit: budgetMs }
-        : { numRuns: 2000 },
-    )
-  })
+  test(
+    "any text gives commands or a CriaError",
+    () => {
+      const words = fc.constantFrom("FROM ", "MESSAGE ", "PARAMETER ", '"', '"""', "\n", "\r", "# ")
+      const text = fc.array(fc.oneof(words, fc.string({ unit: "binary" })), { maxLength: 20 })
+      fc.assert(
+        fc.property(text, (parts) => {
+          expect(messageOf(parts.join(""))).not.toStartWith("Error: ")
+        }),
+        FUZZ.parameters,
+      )
+    },
+    FUZZ.timeoutMs,
+  )
 
   test.each(['SYSTEM """', 'SYSTEM "', "SYSTEM ", "MESSAGE user ", "#", "FROM x\n", ""])(
     "16 MiB after %j take no more than linear time",

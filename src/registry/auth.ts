@@ -12,11 +12,20 @@ import { randomBytes } from "node:crypto"
 
 import { z } from "zod"
 
-import { CriaError } from "../util/errors.ts"
+import { CriaError, errorMessage } from "../util/errors.ts"
 import { type Challenge, parseChallenges } from "./challenge.ts"
 import type { Credential } from "./credentials.ts"
-import { discard, exchange, type HttpRequest, type Network, readText, statusError } from "./http.ts"
+import {
+  discard,
+  exchange,
+  type HttpRequest,
+  type Network,
+  readText,
+  statusError,
+  withAdvice,
+} from "./http.ts"
 import { type Identity, signedAuthorization } from "./identity.ts"
+import type { Door } from "./site.ts"
 
 /** What an {@link Authorizer} draws on. */
 export interface AuthSources {
@@ -45,11 +54,12 @@ const tokenSchema = z
   .pipe(z.string().regex(/^[\x21-\x7e]+$/))
 
 /** Keeps the authorization for one registry and one repository. */
-export class Authorizer {
+export class Authorizer implements Door {
   readonly #registry: URL
   readonly #network: Network
   readonly #sources: AuthSources
   #authorization: string | undefined
+  #advice: string | undefined
   #renewal: Promise<void> | undefined
 
   constructor(registry: URL, network: Network, sources: AuthSources) {
@@ -61,6 +71,11 @@ export class Authorizer {
   /** The header for a URL; undefined for every other host than the registry's. */
   headerFor(url: URL): string | undefined {
     return url.origin === this.#registry.origin ? this.#authorization : undefined
+  }
+
+  /** What the user can do when it is not enough. */
+  get advice(): string | undefined {
+    return this.#advice
   }
 
   /**
@@ -120,15 +135,27 @@ export class Authorizer {
       ["ts", String(Math.trunc(Date.now() / 1000))],
       ["nonce", randomBytes(16).toString("base64url")],
     ]
-    const unsigned = request(stamp)
-    const signed = {
-      ...unsigned,
-      headers: {
-        Authorization: signedAuthorization(this.#sources.identity(), "GET", unsigned.url.href),
-      },
-    }
     // Registries that know no keys give tokens for what is public to those who say nothing.
-    return this.#fetchToken(signed, request([]))
+    const anonymous = request([])
+    const identity = this.#identity()
+    if (identity === undefined) return this.#fetchToken(anonymous)
+    const unsigned = request(stamp)
+    const authorization = signedAuthorization(identity, "GET", unsigned.url.href)
+    const signed = { ...unsigned, headers: { Authorization: authorization } }
+    return this.#fetchToken(signed, anonymous)
+  }
+
+  /** The user's key; undefined when there is none and none can be made, which is no matter for what is public. */
+  #identity(): Identity | undefined {
+    const login = loginAdvice(this.#registry.host)
+    try {
+      const identity = this.#sources.identity()
+      this.#advice = `${login}; or add the key in "${identity.path}.pub" to your account there`
+      return identity
+    } catch (error) {
+      this.#advice = `${login}; there is no key to sign with: ${errorMessage(error)}`
+      return undefined
+    }
   }
 
   /** @param otherwise Sent when the first request is refused. */
@@ -139,7 +166,8 @@ export class Authorizer {
       await discard(response)
       return this.#fetchToken(otherwise)
     }
-    throw await statusError(response, `Asked "${request.url.host}" for a token`)
+    const error = await statusError(response, `Asked "${request.url.host}" for a token`)
+    throw withAdvice(error, this.#advice)
   }
 }
 
@@ -207,6 +235,10 @@ function basic({ user, password }: Extract<Credential, { kind: "password" }>): s
 
 function denied(host: string): CriaError {
   return new CriaError("unavailable", "unauthorized: access denied", {
-    hint: `Log in with docker login ${host}, or put a user and password into ~/.docker/config.json`,
+    hint: loginAdvice(host),
   })
+}
+
+function loginAdvice(host: string): string {
+  return `Log in with docker login ${host}, or put a user and password into ~/.docker/config.json`
 }

@@ -2,7 +2,7 @@
  * One repository of one registry: manifests, blobs and tags over the `/v2` protocol that Ollama's registry, Hugging
  * Face and all container registries speak.
  *
- * Follows redirects, answers challenges, checks sizes. Where bytes go, and who tries again, is for others.
+ * Knows the addresses and what replies mean. How a site is spoken to is `site.ts`; who tries again is for others.
  *
  * @module
  */
@@ -14,16 +14,9 @@ import { MANIFEST_BYTES_MAX, MEDIA_TYPES } from "../store/manifest.ts"
 import type { ModelName } from "../store/name.ts"
 import { CriaError } from "../util/errors.ts"
 import { Authorizer, type AuthSources } from "./auth.ts"
-import {
-  discard,
-  exchange,
-  type HttpRequest,
-  type Network,
-  readBytes,
-  readText,
-  statusError,
-} from "./http.ts"
-import { checkedRedirect, type Lookup } from "./redirect.ts"
+import { discard, isPassing, type Network, readBytes, readText } from "./http.ts"
+import type { Lookup } from "./redirect.ts"
+import { type ByteRange, Site, type SiteRequest } from "./site.ts"
 
 /** What a client needs besides the name. */
 export interface ClientOptions {
@@ -35,27 +28,10 @@ export interface ClientOptions {
   readonly lookup?: Lookup
 }
 
-/** A request before authorization; a body is made anew for each attempt. */
-export type RegistryRequest = Omit<HttpRequest, "body"> & {
-  readonly body?: (() => Uint8Array | ReadableStream<Uint8Array>) | undefined
-}
-
-/** Bytes of a blob, `end` not among them. */
-export interface ByteRange {
-  readonly start: number
-  readonly end: number
-}
-
 /** Where an upload goes on. */
 export type UploadStart =
   | { readonly kind: "mounted" }
   | { readonly kind: "open"; readonly url: URL }
-
-const REDIRECTS_MAX = 10
-const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
-
-/** Statuses of a direct address that has expired. */
-const EXPIRED: ReadonlySet<number> = new Set([400, 401, 403, 404, 410])
 
 const MANIFEST_TYPES = [MEDIA_TYPES.manifest, "application/vnd.oci.image.manifest.v1+json"].join(
   ", ",
@@ -69,12 +45,7 @@ const tagsSchema = z.object({ tags: z.array(z.string()).nullish() })
 /** See the module. */
 export class RegistryClient {
   readonly base: URL
-  readonly #registry: URL
-  readonly #network: Network
-  readonly #auth: Authorizer
-  readonly #lookup: Lookup | undefined
-  /** Where the registry's storage has a blob; good for minutes. */
-  readonly #direct = new Map<Digest, URL>()
+  readonly #site: Site
 
   /** @throws {CriaError} `invalid-input` for `http://` names without `insecure`. */
   constructor(name: ModelName, { network, auth, insecure, lookup }: ClientOptions) {
@@ -84,23 +55,21 @@ export class RegistryClient {
     }
     const scheme = insecure ? "http" : name.scheme
     this.base = new URL(`${scheme}://${name.host}/v2/${name.namespace}/${name.model}/`)
-    this.#registry = new URL(this.base.origin)
-    this.#network = network
-    this.#auth = new Authorizer(this.#registry, network, auth)
-    this.#lookup = lookup
+    const door = new Authorizer(new URL(this.base.origin), network, auth)
+    this.#site = new Site(this.base, { network, door, lookup })
   }
 
   /** The manifest of a tag, as it came. @throws {CriaError} `not-found`, `unavailable`. */
   async manifest(tag: string, signal?: AbortSignal): Promise<Uint8Array> {
     const url = new URL(`manifests/${tag}`, this.base)
-    const { response } = await this.follow({
+    const { response } = await this.#site.follow({
       method: "GET",
       url,
       signal,
       headers: { Accept: MANIFEST_TYPES },
     })
     if (response.ok) return readBytes(response, MANIFEST_BYTES_MAX)
-    throw await statusError(response, `Asked "${url.host}" for the manifest`)
+    throw await this.#site.failure(response, `Asked "${url.host}" for the manifest`)
   }
 
   async putManifest(tag: string, bytes: Uint8Array, signal?: AbortSignal): Promise<void> {
@@ -108,25 +77,25 @@ export class RegistryClient {
     // The type that the manifest says it has; the registry compares.
     const type = mediaTypeOf(bytes)
     const headers = { "Content-Type": type, "Content-Length": String(bytes.length) }
-    const { response } = await this.follow({
+    const { response } = await this.#site.follow({
       method: "PUT",
       url,
       headers,
       signal,
       body: () => bytes,
     })
-    if (!response.ok) throw await statusError(response, `Sent the manifest to "${url.host}"`)
+    if (!response.ok) throw await this.#site.failure(response, `Sent the manifest to "${url.host}"`)
     await discard(response)
   }
 
   /** Bytes of a blob in the registry; undefined when it is not there. */
   async blobBytes(digest: Digest, signal?: AbortSignal): Promise<number | undefined> {
     const url = this.#blobUrl(digest)
-    const { response } = await this.follow({ method: "HEAD", url, signal })
+    const { response } = await this.#site.follow({ method: "HEAD", url, signal })
     await discard(response)
     if (response.status === 404) return undefined
     if (response.ok) return Number(response.headers.get("Content-Length") ?? Number.NaN)
-    throw await statusError(response, `Asked "${url.host}" for ${digest}`)
+    throw await this.#site.failure(response, `Asked "${url.host}" for ${digest}`)
   }
 
   /**
@@ -134,25 +103,8 @@ export class RegistryClient {
    *
    * @throws {CriaError} `not-found`, `unavailable`.
    */
-  async openBlob(digest: Digest, range: ByteRange, signal?: AbortSignal): Promise<Response> {
-    const headers = { Range: `bytes=${range.start}-${range.end - 1}` }
-    const direct = this.#direct.get(digest)
-    if (direct !== undefined) {
-      const response = await exchange(this.#network, {
-        method: "GET",
-        url: direct,
-        headers,
-        signal,
-      })
-      if (!EXPIRED.has(response.status)) return checkedBlob(response, digest)
-      this.#direct.delete(digest)
-      await discard(response)
-    }
-    const url = this.#blobUrl(digest)
-    const reply = await this.follow({ method: "GET", url, headers, signal })
-    const blob = await checkedBlob(reply.response, digest)
-    if (reply.url.origin !== this.#registry.origin) this.#direct.set(digest, reply.url)
-    return blob
+  openBlob(digest: Digest, range: ByteRange, signal?: AbortSignal): Promise<Response> {
+    return this.#site.open(this.#blobUrl(digest), range, digest, signal)
   }
 
   /** Begins an upload, or finds that the registry can take the blob from another repository of its own. */
@@ -167,8 +119,8 @@ export class RegistryClient {
       url.searchParams.set("from", from)
     }
     const headers = { "Content-Length": "0" }
-    const { response } = await this.follow({ method: "POST", url, headers, signal })
-    if (!response.ok) throw await statusError(response, `Asked "${url.host}" for an upload`)
+    const { response } = await this.#site.follow({ method: "POST", url, headers, signal })
+    if (!response.ok) throw await this.#site.failure(response, `Asked "${url.host}" for an upload`)
     await discard(response)
     if (response.status === 201 && from !== undefined) return { kind: "mounted" }
     return { kind: "open", url: await this.uploadUrl(response, url) }
@@ -178,8 +130,13 @@ export class RegistryClient {
   async uploadUrl(response: Response, sent: URL): Promise<URL> {
     const { headers } = response
     const location = headers.get("Docker-Upload-Location") ?? headers.get("Location")
-    if (location !== null) return checkedRedirect(location, sent, this.#registry, this.#lookup)
+    if (location !== null) return this.#site.target(location, sent)
     throw new CriaError("unavailable", `Cannot upload to "${sent.host}": no Location in its reply`)
+  }
+
+  /** Where a part of an upload shall go instead. @throws {CriaError} `unavailable` when we will not send it there. */
+  async storageUrl(location: string, sent: URL): Promise<URL> {
+    return this.#site.target(location, sent)
   }
 
   /** All tags; undefined when the registry does not list them. */
@@ -189,51 +146,32 @@ export class RegistryClient {
     for (let page = 0; url !== undefined && page < TAG_PAGES_MAX; page++) {
       // Each page names the next.
       // oxlint-disable-next-line no-await-in-loop
-      const { response } = await this.follow({ method: "GET", url, signal })
+      const { response } = await this.#site.follow({ method: "GET", url, signal })
       // oxlint-disable-next-line no-await-in-loop
-      const found = await readTags(response)
+      const found = response.ok ? await readTags(response) : await this.#noTags(response, url)
       if (found === undefined) return page === 0 ? undefined : tags
       tags.push(...found)
       const [, next] = /<([^>]+)>\s*;\s*rel="?next"?/.exec(response.headers.get("Link") ?? "") ?? []
       const following: URL | null = next === undefined ? null : URL.parse(next, url.href)
-      url = following?.origin === this.#registry.origin ? following : undefined
+      url = following?.origin === this.base.origin ? following : undefined
     }
     return tags
   }
 
-  /**
-   * Sends a request with the registry's authorization and follows redirects of reads. The authorization stays with
-   * the registry.
-   */
-  async follow(request: RegistryRequest): Promise<{ response: Response; url: URL }> {
-    const { body, ...rest } = request
-    let { url } = request
-    let isRenewed = false
-    for (let redirects = 0; redirects <= REDIRECTS_MAX;) {
-      const authorization = this.#auth.headerFor(url)
-      const headers = { ...rest.headers, ...(authorization && { Authorization: authorization }) }
-      // Each reply decides about the next request.
-      // oxlint-disable-next-line no-await-in-loop
-      const response = await exchange(this.#network, { ...rest, url, headers, body: body?.() })
-      const location = response.headers.get("Location")
-      const isRead = request.method === "GET" || request.method === "HEAD"
-      if (response.status === 401 && !isRenewed && url.origin === this.#registry.origin) {
-        isRenewed = true
-        const challenge = response.headers.get("WWW-Authenticate") ?? ""
-        // oxlint-disable-next-line no-await-in-loop
-        await discard(response)
-        // oxlint-disable-next-line no-await-in-loop
-        await this.#auth.renew(challenge, authorization, request.signal)
-      } else if (isRead && REDIRECTS.has(response.status) && location !== null) {
-        redirects++
-        // oxlint-disable-next-line no-await-in-loop
-        await discard(response)
-        // oxlint-disable-next-line no-await-in-loop
-        url = await checkedRedirect(location, url, this.#registry, this.#lookup)
-      } else return { response, url }
-    }
-    const text = `maximum redirects exceeded (${REDIRECTS_MAX}) for directURL`
-    throw new CriaError("unavailable", text, { hint: `Asked "${request.url.host}"` })
+  /** The error for a reply; see {@link Site.failure}. */
+  failure(response: Response, subject: string): Promise<CriaError> {
+    return this.#site.failure(response, subject)
+  }
+
+  /** Sends a request; see {@link Site.follow}. */
+  follow(request: SiteRequest): Promise<{ response: Response; url: URL }> {
+    return this.#site.follow(request)
+  }
+
+  /** A registry that lists nothing is none that cannot do so right now. */
+  async #noTags(response: Response, { host }: URL): Promise<undefined> {
+    const error = await this.#site.failure(response, `Asked "${host}" for its tags`)
+    if (isPassing(error)) throw error
   }
 
   #blobUrl(digest: Digest): URL {
@@ -241,22 +179,8 @@ export class RegistryClient {
   }
 }
 
-async function checkedBlob(response: Response, digest: Digest): Promise<Response> {
-  const encoding = response.headers.get("Content-Encoding") ?? "identity"
-  if (encoding !== "identity") {
-    await discard(response)
-    const { host } = new URL(response.url)
-    throw new CriaError("unavailable", `Cannot read ${digest}: "${host}" sends it as ${encoding}`)
-  }
-  if (response.status === 200 || response.status === 206) return response
-  throw await statusError(response, `Asked "${new URL(response.url).host}" for ${digest}`)
-}
-
+/** Undefined for what is no list. */
 async function readTags(response: Response): Promise<string[] | undefined> {
-  if (!response.ok) {
-    await discard(response)
-    return undefined
-  }
   const text = await readText(response, TAGS_BYTES_MAX)
   try {
     return tagsSchema.parse(JSON.parse(text)).tags ?? []

@@ -82,6 +82,25 @@ describe("findCredential()", () => {
     }
   })
 
+  test("a helper knows Docker Hub by its old name, too", async () => {
+    using folder = new TemporaryFolder()
+    const helper = join(folder.path, "docker-credential-test")
+    const answer = '{"Username":"user","Secret":"pass:word"}'
+    writeFileSync(
+      helper,
+      `#!/bin/sh\nread host\n[ "$host" = "https://index.docker.io/v1/" ] || exit 1\necho '${answer}'\n`,
+    )
+    chmodSync(helper, 0o755)
+    const env = { PATH: `${folder.path}:/usr/bin:/bin` }
+    for (const config of [
+      { credsStore: "test" },
+      { credHelpers: { "https://index.docker.io/v1/": "test" } },
+    ]) {
+      expect(await found(config, "registry-1.docker.io", env)).toEqual(PASSWORD)
+      expect(await found(config, "other", env)).toBeUndefined()
+    }
+  })
+
   test("a helper that is a path, is missing, or talks nonsense", async () => {
     await rejects(found({ credsStore: "../x" }, "h"), /Cannot run the credential helper/)
     await rejects(

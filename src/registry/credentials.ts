@@ -14,6 +14,7 @@ import { z } from "zod"
 
 import { readRegularFile } from "../store/files.ts"
 import { CriaError, errorMessage } from "../util/errors.ts"
+import { isHub, mirrorHost } from "./hub.ts"
 
 /** How to be let in. */
 export type Credential =
@@ -30,8 +31,6 @@ const HELPER_MS = 30_000
 
 /** What helpers say for tokens instead of a user name. */
 const TOKEN_USER = "<token>"
-
-const HUGGING_FACE: ReadonlySet<string> = new Set(["hf.co", "huggingface.co"])
 
 const configSchema = z.object({
   auths: z
@@ -65,29 +64,32 @@ export async function findCredential(
 ): Promise<Credential | undefined> {
   const config = readDockerConfig(env)
   const keys = keysOf(host)
+  const asked = [...keys.slice(0, 2), ...hubKeys(host)]
   const helper = keys.map((key) => config.credHelpers?.[key]).find((name) => name !== undefined)
   const found =
-    helper === undefined || helper === null
-      ? undefined
-      : await askHelper(helper, keys.slice(0, 2), env)
+    helper === undefined || helper === null ? undefined : await askHelper(helper, asked, env)
   return (
     found ??
     fromAuths(config, keys) ??
-    (config.credsStore ? await askHelper(config.credsStore, keys.slice(0, 2), env) : undefined) ??
+    (config.credsStore ? await askHelper(config.credsStore, asked, env) : undefined) ??
     fromHuggingFace(host, env)
   )
 }
 
 /** The forms in which a host stands in the file. */
 function keysOf(host: string): string[] {
-  const hub = ["docker.io", "registry-1.docker.io", "index.docker.io"]
-  const extra = hub.includes(host) ? ["https://index.docker.io/v1/"] : []
   const forms = ["", "https://", "http://"].map((scheme) => `${scheme}${host}`)
   return [
     ...forms,
     ...forms.flatMap((form) => [`${form}/`, `${form}/v1/`, `${form}/v2/`]),
-    ...extra,
+    ...hubKeys(host),
   ]
+}
+
+/** Docker Hub stands there, and in helpers, under the address of its first version. */
+function hubKeys(host: string): string[] {
+  const hub = ["docker.io", "registry-1.docker.io", "index.docker.io"]
+  return hub.includes(host) ? ["https://index.docker.io/v1/"] : []
 }
 
 function readDockerConfig(env: Environment): DockerConfig {
@@ -165,5 +167,7 @@ async function runHelper(
 
 function fromHuggingFace(host: string, env: Environment): Credential | undefined {
   const token = env["HF_TOKEN"]
-  return HUGGING_FACE.has(host) && token ? { kind: "bearer", token } : undefined
+  return isHub(host, mirrorHost(env["HF_ENDPOINT"])) && token
+    ? { kind: "bearer", token }
+    : undefined
 }

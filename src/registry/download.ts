@@ -13,15 +13,22 @@ import { blobFilePath, type Digest } from "../store/digest.ts"
 import { type FileLock, tryFileLock } from "../store/lock.ts"
 import type { StoreWriter } from "../store/writer.ts"
 import { CriaError, errorMessage } from "../util/errors.ts"
-import type { RegistryClient } from "./client.ts"
 import { discard, Fault, faultOf, isPassing, unreachable } from "./http.ts"
 import { digestMismatch, notedBytes, PartialBlob } from "./partial.ts"
 import type { Part } from "./parts.ts"
 import { type Patience, pauseAfter } from "./retry.ts"
+import type { ByteRange } from "./site.ts"
+import { StallWatch } from "./stall-watch.ts"
+
+/** Something that has blobs: a repository of a registry, or one of files with digests. */
+export interface BlobSource {
+  /** Opens a part of a blob. The reply is 206 with these bytes, or 200 with all of them. */
+  openBlob(digest: Digest, range: ByteRange, signal?: AbortSignal): Promise<Response>
+}
 
 /** What to fetch, from where, to where. */
 export interface DownloadJob {
-  readonly client: RegistryClient
+  readonly source: BlobSource
   readonly digest: Digest
   /** Bytes, as the manifest says. The registry must agree. */
   readonly size: number
@@ -292,9 +299,9 @@ class PartStream {
 
   /** Sends the request. False when the registry ignores ranges and sends the whole blob. */
   async open(part: Part): Promise<boolean> {
-    const { client, digest, size } = this.#job
+    const { source, digest, size } = this.#job
     const range = { start: part.offset + part.completed, end: part.offset + part.size }
-    const response = await client.openBlob(digest, range, this.#signal)
+    const response = await source.openBlob(digest, range, this.#signal)
     this.#response = response
     if (response.status === 200) {
       const length = response.headers.get("Content-Length")
@@ -362,29 +369,6 @@ class PartStream {
       "unavailable",
       `Cannot pull ${digest}: the registry has ${said} bytes, its manifest says ${size}`,
     )
-  }
-}
-
-/** Calls back when nothing has happened for too long. */
-class StallWatch implements Disposable {
-  readonly #timer: ReturnType<typeof setInterval>
-  #touchedAt = performance.now()
-
-  constructor(stallMs: number, onStall: () => void) {
-    this.#timer = setInterval(
-      () => {
-        if (performance.now() - this.#touchedAt > stallMs) onStall()
-      },
-      Math.max(1, stallMs / 8),
-    )
-  }
-
-  touch(): void {
-    this.#touchedAt = performance.now()
-  }
-
-  [Symbol.dispose](): void {
-    clearInterval(this.#timer)
   }
 }
 

@@ -8,15 +8,9 @@
  */
 
 import { hash } from "node:crypto"
-import {
-  type AddressInfo,
-  connect,
-  createServer,
-  type Server as TcpServer,
-  type Socket,
-} from "node:net"
 
 import { MEDIA_TYPES } from "../store/manifest.ts"
+import { askedFor, hubReply } from "./fake-hub.ts"
 
 /** A request as a fault sees it. */
 export interface SeenRequest {
@@ -28,26 +22,33 @@ export interface SeenRequest {
 }
 
 /** What may go wrong: a reply instead of the right one, or undefined. */
-export type FakeFault = (request: SeenRequest) => Response | undefined
+export type FakeFault = (
+  request: SeenRequest,
+) => Response | undefined | Promise<Response | undefined>
 
 /** See the module. */
 export class FakeRegistry implements AsyncDisposable {
   readonly blobs = new Map<string, Uint8Array>()
   readonly manifests = new Map<string, Uint8Array>()
   readonly uploads = new Map<string, Buffer>()
-  /** All requests, as `GET /v2/…`, with their `Authorization`. */
+  /** `etag` of each upload that was finished. */
+  readonly etags: (string | null)[] = []
+  /** All requests, as `GET /v2/…`, with their `Authorization` and the range that they ask for or bring. */
   readonly log: { line: string; authorization: string | null; range: string | null }[] = []
   fault: FakeFault = () => undefined
   ignoresRanges = false
   /** Sends blobs by a redirect to this origin. */
   storage: string | undefined
+  /** Has the parts of uploads sent to this one. */
+  uploadStorage: FakeRegistry | undefined
+  /** Called after each piece of a body that is read, with the bytes so far; the next one waits for it. */
+  onPiece: (path: string, bytes: number) => Promise<void> | void = () => {}
+  /** Files of repositories, as Hugging Face has them, by `user/repository/path`. */
+  readonly files = new Map<string, Uint8Array>()
+  /** What was sent to it as the storage of another, by path. */
+  readonly parts = new Map<string, Buffer>()
   readonly #counts = new Map<string, number>()
-  readonly #server = Bun.serve({
-    port: 0,
-    hostname: "127.0.0.1",
-    idleTimeout: 0,
-    fetch: (request) => this.#answer(request),
-  })
+  #server = this.#listen(0)
 
   /** `127.0.0.1:port`. */
   get host(): string {
@@ -76,6 +77,14 @@ export class FakeRegistry implements AsyncDisposable {
     return layers.map(({ digest }) => digest)
   }
 
+  /** Goes away with all its connections, and comes back at the same address. */
+  async restart(awayMs: number): Promise<void> {
+    const { port = 0 } = this.#server
+    await this.#server.stop(true)
+    await Bun.sleep(awayMs)
+    this.#server = this.#listen(port)
+  }
+
   /** Requests whose line matches. */
   count(pattern: RegExp): number {
     return this.log.filter(({ line }) => pattern.test(line)).length
@@ -85,6 +94,16 @@ export class FakeRegistry implements AsyncDisposable {
     await this.#server.stop(true)
   }
 
+  #listen(port: number) {
+    return Bun.serve({
+      port,
+      hostname: "127.0.0.1",
+      idleTimeout: 0,
+      maxRequestBodySize: Number.MAX_SAFE_INTEGER,
+      fetch: (request) => this.#answer(request),
+    })
+  }
+
   async #answer(request: Request): Promise<Response> {
     const { pathname: path, searchParams } = new URL(request.url)
     const { method, headers } = request
@@ -92,11 +111,15 @@ export class FakeRegistry implements AsyncDisposable {
     const nth = this.#counts.get(key) ?? 0
     this.#counts.set(key, nth + 1)
     const authorization = headers.get("Authorization")
-    this.log.push({ line: key, authorization, range: headers.get("Range") })
-    const faulty = this.fault({ method, path, headers, nth })
+    const range = headers.get("Range") ?? headers.get("Content-Range")
+    this.log.push({ line: key, authorization, range })
+    const faulty = await this.fault({ method, path, headers, nth })
     if (faulty !== undefined) return faulty
     const [, name = "", kind = "", rest = ""] =
       /^\/v2\/(.+?)\/(manifests|blobs|tags)\/(.+)$/.exec(path) ?? []
+    if (path.startsWith("/bucket/")) return this.#put(request, path)
+    const hub = hubReply(request, this.files, this.storage)
+    if (hub !== undefined) return hub
     if (kind === "tags") return this.#tags(name)
     if (kind === "manifests") return this.#manifest(request, `${name}:${rest}`)
     if (rest.startsWith("uploads/")) return this.#upload(request, rest, searchParams)
@@ -134,9 +157,7 @@ export class FakeRegistry implements AsyncDisposable {
         headers: { Location: `${this.storage}/v2/store/x/blobs/${digest}` },
       })
     }
-    const [, from, to] = /^bytes=(\d+)-(\d+)$/.exec(headers.get("Range") ?? "") ?? []
-    if (from === undefined || this.ignoresRanges) return new Response(bytes)
-    return rangeReply(bytes, Number(from), Number(to) + 1)
+    return this.ignoresRanges ? new Response(bytes) : askedFor(bytes, headers)
   }
 
   async #upload(request: Request, rest: string, query: URLSearchParams): Promise<Response> {
@@ -158,28 +179,65 @@ export class FakeRegistry implements AsyncDisposable {
     const content = this.uploads.get(id)
     if (content === undefined) return new Response(null, { status: 404 })
     if (method === "GET") return new Response(null, { status: 204, headers: headers(id) })
-    if (method === "PATCH") {
-      const start = Number(/^(\d+)-/.exec(request.headers.get("Content-Range") ?? "")?.[1])
-      if (start !== content.length) return new Response(null, { status: 416, headers: headers(id) })
-      this.uploads.set(id, Buffer.concat([content, await request.bytes()]))
-      return new Response(null, { status: 202, headers: headers(id) })
-    }
-    const digest = `sha256:${hash("sha256", content, "hex")}`
+    if (method === "PATCH") return this.#patch(request, id, headers)
+    const full = this.uploadStorage === undefined ? content : this.uploadStorage.#assembled(id)
+    const digest = `sha256:${hash("sha256", full, "hex")}`
     if (digest !== query.get("digest")) return new Response("DIGEST_INVALID", { status: 400 })
-    this.blobs.set(digest, content)
+    this.etags.push(query.get("etag"))
+    this.blobs.set(digest, full)
     this.uploads.delete(id)
     return new Response(null, { status: 201 })
   }
+
+  async #patch(
+    request: Request,
+    id: string,
+    headers: (id: string) => Record<string, string>,
+  ): Promise<Response> {
+    const content = this.uploads.get(id) ?? Buffer.alloc(0)
+    const start = Number(/^(\d+)-/.exec(request.headers.get("Content-Range") ?? "")?.[1])
+    if (this.uploadStorage !== undefined) {
+      const { Location = "" } = headers(id)
+      const part = `${this.uploadStorage.origin}/bucket/${id}/${String(start).padStart(15, "0")}`
+      const redirect = { Location: part, "Docker-Upload-Location": Location }
+      return new Response(null, { status: 307, headers: redirect })
+    }
+    if (start !== content.length) return new Response(null, { status: 416, headers: headers(id) })
+    await this.#read(request, (bytes) => this.uploads.set(id, Buffer.concat([content, bytes])))
+    return new Response(null, { status: 202, headers: headers(id) })
+  }
+
+  async #put(request: Request, path: string): Promise<Response> {
+    await this.#read(request, (bytes) => this.parts.set(path, bytes))
+    return new Response(null, { status: 200 })
+  }
+
+  #assembled(id: string): Buffer {
+    const parts = [...this.parts]
+      .filter(([path]) => path.startsWith(`/bucket/${id}/`))
+      .toSorted(byPath)
+    return Buffer.concat(parts.map(([, bytes]) => bytes))
+  }
+
+  /** Reads a body at the pace of {@link onPiece}; `keep` gets what has come, also of one that breaks off. */
+  async #read(request: Request, keep: (bytes: Buffer) => void): Promise<void> {
+    const { pathname } = new URL(request.url)
+    const pieces: Uint8Array[] = []
+    let bytes = 0
+    try {
+      for await (const piece of request.body ?? []) {
+        pieces.push(piece)
+        bytes += piece.length
+        await this.onPiece(pathname, bytes)
+      }
+    } finally {
+      keep(Buffer.concat(pieces))
+    }
+  }
 }
 
-/** A reply with a part of a content. */
-export function rangeReply(bytes: Uint8Array, start: number, end: number): Response {
-  return new Response(bytes.subarray(start, end), {
-    status: 206,
-    headers: {
-      "Content-Range": `bytes ${start}-${Math.min(end, bytes.length) - 1}/${bytes.length}`,
-    },
-  })
+function byPath([a]: [string, Buffer], [b]: [string, Buffer]): number {
+  return a < b ? -1 : 1
 }
 
 /** A reply that gives these bytes in pieces, each when `next` resolves. */
@@ -198,71 +256,4 @@ export function slowReply(
     },
   })
   return new Response(body, init)
-}
-
-/**
- * A TCP proxy in front of a registry that cuts connections: each after it has passed on so many bytes of replies.
- */
-export class CuttingProxy implements AsyncDisposable {
-  /** Bytes that the next connections let through, in turn; Infinity when used up. */
-  readonly limits: number[]
-  /** Connections that were cut. */
-  cuts = 0
-  readonly #server: TcpServer
-  readonly #sockets = new Set<Socket>()
-
-  /** Use {@link CuttingProxy.start}. */
-  constructor(server: TcpServer, limits: number[]) {
-    this.#server = server
-    this.limits = limits
-  }
-
-  /** @param host `address:port` of what it stands before. */
-  static async start(host: string, limits: number[]): Promise<CuttingProxy> {
-    const server = createServer()
-    const proxy = new CuttingProxy(server, limits)
-    const [address = "", port = ""] = host.split(":")
-    server.on("connection", (client) => proxy.#join(client, connect(Number(port), address)))
-    const listening = Promise.withResolvers<void>()
-    server.listen(0, "127.0.0.1", () => listening.resolve())
-    await listening.promise
-    return proxy
-  }
-
-  get host(): string {
-    // A server on TCP has an address with a port.
-    return `127.0.0.1:${(this.#server.address() as AddressInfo).port}`
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    for (const socket of this.#sockets) socket.destroy()
-    const closed = Promise.withResolvers<void>()
-    this.#server.close(() => closed.resolve())
-    await closed.promise
-  }
-
-  #join(client: Socket, upstream: Socket): void {
-    let left = this.limits.shift() ?? Infinity
-    const cut = () => {
-      client.destroy()
-      upstream.destroy()
-    }
-    for (const socket of [client, upstream]) {
-      this.#sockets.add(socket)
-      socket.on("error", cut)
-      socket.on("close", () => {
-        this.#sockets.delete(socket)
-        cut()
-      })
-    }
-    client.on("data", (bytes) => upstream.write(bytes))
-    upstream.on("data", (bytes: Buffer) => {
-      client.write(bytes.subarray(0, Math.min(left, bytes.length)))
-      left -= bytes.length
-      if (left > 0) return
-      this.cuts++
-      client.end()
-      setTimeout(cut, 10)
-    })
-  }
 }

@@ -9,7 +9,10 @@
 
 import { gunzipSync, zstdDecompressSync } from "node:zlib"
 
+import { z } from "zod"
+
 import { CriaError, errorMessage } from "../util/errors.ts"
+import { StallWatch } from "./stall-watch.ts"
 
 /** How to speak to the network. */
 export interface Network {
@@ -18,6 +21,10 @@ export interface Network {
   readonly ca?: string | undefined
   /** Milliseconds until the head of a reply has to be there. */
   readonly replyMs: number
+  /** Milliseconds in which the other side has to take the next piece of what is sent, however long all of it takes. */
+  readonly sendMs: number
+  /** Like `replyMs` after a PUT or PATCH: the other side stores what it got before it answers. */
+  readonly storeMs: number
 }
 
 /** A request. */
@@ -25,7 +32,8 @@ export interface HttpRequest {
   readonly method: "GET" | "HEAD" | "POST" | "PATCH" | "PUT" | "DELETE"
   readonly url: URL
   readonly headers?: Readonly<Record<string, string>>
-  readonly body?: Uint8Array | ReadableStream<Uint8Array> | undefined
+  /** Pieces are taken as the connection takes them; no more once the reply has come. */
+  readonly body?: Uint8Array | AsyncGenerator<Uint8Array, void> | undefined
   readonly signal?: AbortSignal | undefined
 }
 
@@ -73,34 +81,90 @@ export function isPassing(error: unknown): boolean {
   return fault.kind === "broken" || (fault.kind === "status" && PASSING.has(fault.status))
 }
 
+/** The same failure as one that passes, of a server that has answered before: it is only away. */
+export function whenReached(error: unknown): unknown {
+  const fault = faultOf(error)
+  if (!(error instanceof CriaError) || fault?.kind !== "refused") return error
+  const { code, message } = error
+  return new CriaError(code, message, { cause: new Fault("broken", { cause: fault.cause }) })
+}
+
 /**
  * Sends a request and waits for the head of the reply, whatever its status.
  *
- * @throws {CriaError} `unavailable` with a {@link Fault} as its cause; the signal's reason when it was aborted.
+ * @throws {CriaError} `unavailable` with a {@link Fault} as its cause; what the body throws; the signal's reason when
+ *   it was aborted.
  */
 export async function exchange(network: Network, request: HttpRequest): Promise<Response> {
   const { method, url, headers = {}, body, signal } = request
   signal?.throwIfAborted()
-  const timeout = new AbortController()
-  const timer = setTimeout(() => timeout.abort(), network.replyMs)
+  const stop = new AbortController()
+  const answerMs = method === "PUT" || method === "PATCH" ? network.storeMs : network.replyMs
+  const isStream = body !== undefined && !(body instanceof Uint8Array)
+  using watch = new StallWatch(isStream ? network.sendMs : answerMs, () => stop.abort(LATE))
+  const sent = isStream
+    ? streamOf(body, {
+        onPiece: () => watch.touch(),
+        onEnd: () => watch.touch(answerMs),
+        onError: (error) => stop.abort(error),
+      })
+    : body
   const init: BunFetchRequestInit = {
     method,
     redirect: "manual",
     decompress: false,
+    // Bun gives up after five minutes by itself.
+    timeout: false,
     headers: { "User-Agent": network.userAgent, "Accept-Encoding": "identity", ...headers },
-    signal: signal === undefined ? timeout.signal : AbortSignal.any([signal, timeout.signal]),
-    ...(body === undefined ? {} : { body }),
+    signal: signal === undefined ? stop.signal : AbortSignal.any([signal, stop.signal]),
+    ...(sent === undefined ? {} : { body: sent }),
     ...(network.ca === undefined ? {} : { tls: { ca: network.ca } }),
   }
   try {
     return await fetch(url, init)
   } catch (error) {
+    if (isStream) await body.return()
     signal?.throwIfAborted()
-    const cause = timeout.signal.aborted ? new Error("no answer in time") : error
-    throw unreachable(url, cause)
-  } finally {
-    clearTimeout(timer)
+    const { aborted, reason } = stop.signal
+    if (aborted && reason !== LATE) throw reason
+    throw unreachable(url, aborted ? LATE : error)
   }
+}
+
+const LATE = new Error("no answer in time")
+
+/** What happens to a body on its way out. */
+interface BodyEvents {
+  /** The connection has taken a piece. */
+  readonly onPiece: () => void
+  readonly onEnd: () => void
+  readonly onError: (error: unknown) => void
+}
+
+function streamOf(
+  pieces: AsyncGenerator<Uint8Array, void>,
+  { onPiece, onEnd, onError }: BodyEvents,
+): ReadableStream<Uint8Array> {
+  return new ReadableStream({
+    async pull(controller) {
+      onPiece()
+      const piece = await pieces.next().catch((error: unknown) => {
+        onError(error)
+        throw error
+      })
+      if (piece.done === true) onEnd()
+      try {
+        if (piece.done === true) controller.close()
+        else controller.enqueue(piece.value)
+      } catch {
+        // The connection has gone meanwhile, which `fetch` says.
+        await pieces.return()
+      }
+    },
+    async cancel() {
+      await pieces.return()
+    },
+  })
 }
 
 /** Certificates that do not check out, in OpenSSL's and BoringSSL's words. */
@@ -140,22 +204,53 @@ export function unreachable(url: URL, cause: unknown): CriaError {
  * @param subject What was asked for, for the text.
  */
 export async function statusError(response: Response, subject: string): Promise<CriaError> {
-  const { status } = response
-  const retryAfterMs = retryAfter(response.headers.get("Retry-After"))
-  const fault = new Fault("status", { status, retryAfterMs })
+  const { status, headers } = response
+  const cause = new Fault("status", {
+    status,
+    retryAfterMs: retryAfter(headers.get("Retry-After")),
+  })
+  const reason = await reasonOf(response)
   if (status === 401 || status === 403) {
-    await discard(response)
-    return new CriaError("unavailable", "unauthorized: access denied", { cause: fault })
+    const hint = reason === "" ? {} : { hint: `"${new URL(response.url).host}" says: ${reason}` }
+    return new CriaError("unavailable", "unauthorized: access denied", { ...hint, cause })
   }
   if (status === 404) {
-    await discard(response)
-    return new CriaError("not-found", "file does not exist", { hint: subject, cause: fault })
+    return new CriaError("not-found", "file does not exist", { hint: subject, cause })
   }
-  const text = await readText(response, ERROR_BYTES_MAX).catch(() => "")
-  return new CriaError("unavailable", `${status}: ${oneLine(text)}`, {
-    hint: subject,
-    cause: fault,
-  })
+  const text = `${status}: ${reason || response.statusText}`
+  return new CriaError("unavailable", text, { hint: subject, cause })
+}
+
+/** The same error, when it is a refusal, with what the user can do about it. */
+export function withAdvice(error: CriaError, advice: string | undefined): CriaError {
+  const status = faultOf(error)?.status ?? 0
+  if (advice === undefined || (status !== 401 && status !== 403)) return error
+  const hint = error.hint === undefined ? advice : `${error.hint}\n${advice}`
+  return new CriaError(error.code, error.message, { hint, cause: error.cause })
+}
+
+/** The shapes of errors that registries and Hugging Face send. */
+const reasonSchema = z.union([
+  z.object({ errors: z.array(z.object({ message: z.string() })).min(1) }),
+  z.object({ error: z.string() }),
+])
+
+/** What a server says about its refusal, in one line; "" when that is nothing for people. */
+async function reasonOf(response: Response): Promise<string> {
+  const body = await readText(response, ERROR_BYTES_MAX).catch(() => "")
+  const text = body.trim() || (response.headers.get("X-Error-Message") ?? "")
+  if (text.startsWith("<")) return ""
+  return oneLine(reasonIn(text) ?? text)
+}
+
+function reasonIn(text: string): string | undefined {
+  try {
+    const { data } = reasonSchema.safeParse(JSON.parse(text))
+    if (data === undefined) return undefined
+    return "error" in data ? data.error : data.errors.map(({ message }) => message).join("; ")
+  } catch {
+    return undefined
+  }
 }
 
 /** Control characters and line ends of a stranger's text made harmless. */
@@ -205,7 +300,7 @@ export async function readBytes(response: Response, bytesMax: number): Promise<U
   } finally {
     clearTimeout(late)
   }
-  if (performance.now() > deadline) throw unreachable(url, new Error("no answer in time"))
+  if (performance.now() > deadline) throw unreachable(url, LATE)
   return unpacked(Buffer.concat(chunks), response, bytesMax)
 }
 

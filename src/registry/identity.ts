@@ -23,6 +23,10 @@ import { CriaError } from "../util/errors.ts"
 
 /** A key that can sign. */
 export interface Identity {
+  /** File of the private key. Beside it lies the public one, as `.pub`. */
+  readonly path: string
+  /** Whether it was made just now. */
+  readonly isNew: boolean
   /** Base64 of the key in OpenSSH's wire format, as in `.pub` files behind `ssh-ed25519`. */
   readonly publicKey: string
   /** Base64 of the signature. */
@@ -59,7 +63,7 @@ function readIdentity(path: string): Identity {
       hint: "Expected an ed25519 key in OpenSSH's format without a passphrase; move it away to get a new one",
     })
   }
-  return identityOf(pair.seed, pair.publicKey)
+  return identityOf(pair, { path, isNew: false })
 }
 
 /** The seed and the public key, 32 bytes each; undefined when the file is of another kind. */
@@ -114,7 +118,10 @@ class WireReader {
   }
 }
 
-function identityOf(seed: Buffer, publicKey: Buffer): Identity {
+function identityOf(
+  { seed, publicKey }: { readonly seed: Buffer; readonly publicKey: Buffer },
+  origin: Pick<Identity, "path" | "isNew">,
+): Identity {
   const jwk = {
     kty: "OKP",
     crv: "Ed25519",
@@ -123,6 +130,7 @@ function identityOf(seed: Buffer, publicKey: Buffer): Identity {
   }
   const key: KeyObject = createPrivateKey({ key: jwk, format: "jwk" })
   return {
+    ...origin,
     publicKey: wirePublicKey(publicKey).toString("base64"),
     sign: (text) => sign(null, Buffer.from(text), key).toString("base64"),
   }
@@ -141,7 +149,7 @@ function createIdentity(path: string): Identity {
     if (existsSync(path)) return readIdentity(path)
     throw new CriaError("unavailable", `Cannot write the key "${path}"`, { cause })
   }
-  return identityOf(seed, publicKey)
+  return identityOf({ seed, publicKey }, { path, isNew: true })
 }
 
 function wirePublicKey(publicKey: Buffer): Buffer {

@@ -7,7 +7,7 @@
  */
 
 import { createHash } from "node:crypto"
-import { mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs"
 import { type FileHandle, open, statfs } from "node:fs/promises"
 import { basename, dirname, join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
@@ -68,7 +68,7 @@ export class PartialBlob implements AsyncDisposable {
       file = await openOrCreate(path)
       const { size } = await file.stat()
       const parts = planParts(totalBytes, readNotes(path), size)
-      await checkRoom(path, totalBytes - completedBytes(parts))
+      await checkRoom(dirname(path), totalBytes - completedBytes(parts))
       await file.truncate(totalBytes)
       removeNotes(path, parts.length)
       const blob = new PartialBlob(path, file, parts, totalBytes)
@@ -193,6 +193,7 @@ export class PartialBlob implements AsyncDisposable {
 
 /** Bytes that a download, perhaps of another process, has on disk. */
 export function notedBytes(path: string): number {
+  if (!existsSync(path)) return 0
   return readNotes(path).reduce((sum, { Completed }) => sum + Completed, 0)
 }
 
@@ -211,14 +212,18 @@ async function openOrCreate(path: string): Promise<FileHandle> {
   }
 }
 
-/** Finds out before the download what would end it. */
-async function checkRoom(path: string, missingBytes: number): Promise<void> {
-  const { bavail, bsize } = await statfs(dirname(path))
+/**
+ * Finds out before a download what would end it.
+ *
+ * @throws {CriaError} `unavailable` when the folder's file system has no room for so many bytes.
+ */
+export async function checkRoom(folder: string, missingBytes: number): Promise<void> {
+  const { bavail, bsize } = await statfs(folder)
   const free = bavail * bsize
   if (free >= missingBytes) return
   throw new CriaError(
     "unavailable",
-    `Cannot download to "${dirname(path)}": needs ${formatBytes(missingBytes)}, ${formatBytes(free)} free`,
+    `Cannot download to "${folder}": needs ${formatBytes(missingBytes)}, ${formatBytes(free)} free`,
     { hint: "Free some space, or set OLLAMA_MODELS to a folder on another disk" },
   )
 }

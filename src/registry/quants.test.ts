@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test"
 
-import { listFiles, quantLabel, quantsOfFiles, quantTags } from "./quants.ts"
+import { parseDigest } from "../store/digest.ts"
+import { isAvailable, quantLabel, quantsOfFiles, quantTags } from "./quants.ts"
 
 test.each([
   ["Qwen3-8B-Q4_K_M", "Q4_K_M"],
@@ -22,21 +23,44 @@ test.each([
 })
 
 describe("quantsOfFiles()", () => {
+  const digest = parseDigest(`sha256:${"ab".repeat(32)}`)
+  const file = (path: string, bytes: number) => ({ path, bytes, digest })
+
   test("counts weights, not encoders, and adds the parts of split files up", () => {
     const files = [
       { path: "README.md", bytes: 1 },
-      { path: "M-Q4_K_M.gguf", bytes: 40 },
-      { path: "M-Q8_0-00001-of-00002.gguf", bytes: 50 },
-      { path: "M-Q8_0-00002-of-00002.gguf", bytes: 30 },
-      { path: "BF16/M-BF16-00001-of-00002.gguf", bytes: 99 },
+      file("M-Q4_K_M.gguf", 40),
+      file("M-Q8_0-00002-of-00002.gguf", 30),
+      file("M-Q8_0-00001-of-00002.gguf", 50),
+      file("BF16/M-BF16-00001-of-00002.gguf", 99),
       { path: "BF16/M-BF16-00002-of-00002.gguf", bytes: 1 },
-      { path: "mmproj-M-F16.gguf", bytes: 7 },
-      { path: "other-Q4_K_M.gguf", bytes: 1 },
+      file("mmproj-M-F16.gguf", 7),
+      file("other-Q4_K_M.gguf", 1),
+    ]
+    const quants = quantsOfFiles(files)
+    expect(quants).toMatchObject([
+      { tag: "Q4_K_M", label: "Q4_K_M", bytes: 40, files: 1, parts: [] },
+      { tag: "Q8_0", label: "Q8_0", bytes: 80, files: 2 },
+      { tag: "BF16", label: "BF16", bytes: 100, files: 2, parts: [] },
+    ])
+    // One part of BF16 has no digest: nobody could tell whether it came undamaged.
+    expect(quants.map(isAvailable)).toEqual([true, true, false])
+    expect(quants[1]?.parts.map(({ path }) => path)).toEqual([
+      "M-Q8_0-00001-of-00002.gguf",
+      "M-Q8_0-00002-of-00002.gguf",
+    ])
+  })
+
+  test("a part that is missing, and one file beside the same in several", () => {
+    const files = [
+      file("M-Q8_0-00001-of-00003.gguf", 50),
+      file("M-Q8_0-00003-of-00003.gguf", 50),
+      file("split/M-Q6_K-00001-of-00002.gguf", 50),
+      file("split/M-Q6_K-00002-of-00002.gguf", 50),
+      file("M-Q6_K.gguf", 99),
     ]
     expect(quantsOfFiles(files)).toEqual([
-      { tag: "Q4_K_M", label: "Q4_K_M", bytes: 40, files: 1 },
-      { tag: "Q8_0", label: "Q8_0", bytes: 80, files: 2 },
-      { tag: "BF16", label: "BF16", bytes: 100, files: 2 },
+      { tag: "Q6_K", label: "Q6_K", bytes: 99, files: 1, parts: [] },
     ])
   })
 })
@@ -49,47 +73,6 @@ describe("quantTags()", () => {
     ])
     expect(quantTags(["8b-q4_0", "70b-q4_0"])).toEqual([])
     expect(quantTags(["latest", "v2"])).toEqual([])
-  })
-})
-
-describe("listFiles()", () => {
-  const network = { userAgent: "test", replyMs: 5000 }
-
-  test("follows pages and renamed repositories, on the same host only", async () => {
-    const seen: (string | null)[] = []
-    using server = Bun.serve({
-      port: 0,
-      hostname: "127.0.0.1",
-      fetch(request) {
-        seen.push(request.headers.get("Authorization"))
-        const { pathname, origin } = new URL(request.url)
-        if (pathname === "/old") return Response.redirect(`${origin}/new`, 307)
-        if (pathname === "/away") return Response.redirect("http://127.0.0.1:1/x", 307)
-        const file = { type: "file", path: `${pathname}.gguf`, size: 3, lfs: { size: 9 } }
-        const folder = { type: "directory", path: "x", size: 0 }
-        return Response.json([file, folder], {
-          headers: pathname === "/new" ? { Link: `<${origin}/page2>; rel="next"` } : {},
-        })
-      },
-    })
-    const files = await listFiles(new URL("/old", server.url), network, "token")
-    expect(files).toEqual([
-      { path: "/new.gguf", bytes: 9 },
-      { path: "/page2.gguf", bytes: 9 },
-    ])
-    expect(new Set(seen)).toEqual(new Set(["Bearer token"]))
-    expect(await listFiles(new URL("/away", server.url), network)).toEqual([])
-  })
-
-  test("what is no list is an empty one", async () => {
-    const replies = ["<html>", "{}", '[{"path":5}]', "[]"]
-    using server = Bun.serve({
-      port: 0,
-      hostname: "127.0.0.1",
-      fetch: ({ url }) => new Response(replies[Number(new URL(url).pathname.slice(1))]),
-    })
-    for (const i of replies.keys()) {
-      expect(await listFiles(new URL(`/${i}`, server.url), network)).toEqual([])
-    }
+    expect(quantTags(["../x/q4_0", "q8_0", "q2_k\n"]).map(({ tag }) => tag)).toEqual(["q8_0"])
   })
 })

@@ -4,11 +4,13 @@
  * @module
  */
 
-import { z } from "zod"
-
-import { MEDIA_TYPES, parseManifest } from "../store/manifest.ts"
+import { type Layer, MEDIA_TYPES, parseManifest } from "../store/manifest.ts"
+import { CriaError } from "../util/errors.ts"
 import type { RegistryClient } from "./client.ts"
-import { discard, exchange, type Network, readText } from "./http.ts"
+import { isPassing } from "./http.ts"
+import type { HubFile } from "./hub.ts"
+import type { Repository } from "./repository.ts"
+import { type Patience, retrying } from "./retry.ts"
 
 /** One of several forms of the same model. */
 export interface Quant {
@@ -18,8 +20,10 @@ export interface Quant {
   readonly label: string
   /** Of the weights. */
   readonly bytes: number
-  /** More than one for split files, which registries do not give under a tag. */
+  /** Weights in so many files. Registries give one of several files under no tag. */
   readonly files: number
+  /** Those files, in order, when they can be fetched one by one; else []. */
+  readonly parts: readonly HubFile[]
 }
 
 /** A label, standing by itself between separators. */
@@ -30,22 +34,13 @@ const UNQUANTIZED: ReadonlySet<string> = new Set(["BF16", "F16", "FP16", "F32", 
 
 const SPLIT = /-\d{5}-of-(\d{5})$/
 
-const HUGGING_FACE: ReadonlySet<string> = new Set(["hf.co", "huggingface.co"])
-
-const LIST_BYTES_MAX = 16 * 2 ** 20
-const PAGES_MAX = 10
-
 /** A manifest is asked for each: more are not one model in several forms. */
 const TAGS_MAX = 40
 
-const treeSchema = z.array(
-  z.object({
-    type: z.string(),
-    path: z.string(),
-    size: z.int().nonnegative(),
-    lfs: z.object({ size: z.int().nonnegative() }).nullish(),
-  }),
-)
+/** What a registry says may be anything; a tag becomes part of a path. */
+function isTag(text: string): boolean {
+  return /^\w[\w.-]{0,127}$/.test(text)
+}
 
 /** The label in a file name or tag; the last one when there are several. */
 export function quantLabel(text: string): string | undefined {
@@ -57,33 +52,45 @@ export function isUnquantized(label: string): boolean {
   return UNQUANTIZED.has(label)
 }
 
+/** Whether a quantisation can be pulled. */
+export function isAvailable({ files, parts }: Quant): boolean {
+  return files === 1 || parts.length === files
+}
+
 /** The quantisations in a repository of Hugging Face, by its files. */
-export function quantsOfFiles(
-  files: readonly { readonly path: string; readonly bytes: number }[],
-): Quant[] {
-  const found = new Map<string, { bytes: number; files: number }>()
-  for (const { path, bytes } of files) {
-    const [, stem] = /^(.*)\.gguf$/i.exec(path) ?? []
-    const base = stem?.split("/").at(-1)?.toLowerCase() ?? ""
-    if (stem === undefined || base.includes("mmproj") || base.includes("imatrix")) continue
-    const label = quantLabel(stem.replace(SPLIT, ""))
-    if (label === undefined) continue
-    const before = found.get(label)
-    // A second file of the same label is another model, unless both are parts of one.
-    if (before !== undefined && !SPLIT.test(stem)) continue
-    found.set(label, { bytes: bytes + (before?.bytes ?? 0), files: 1 + (before?.files ?? 0) })
-  }
-  return [...found].map(([label, { bytes, files: count }]) => ({
-    tag: label,
-    label,
-    bytes,
-    files: count,
-  }))
+export function quantsOfFiles(files: readonly HubFile[]): Quant[] {
+  const models = Map.groupBy(files, ({ path }) => stemOf(path)?.replace(SPLIT, ""))
+  const quants = [...models].flatMap(([name, parts]) => {
+    const label = name === undefined ? undefined : quantLabel(name)
+    return label === undefined ? [] : (quantOf(label, parts) ?? [])
+  })
+  // A second file of the same label is another model; of one model, a single file is simpler than several.
+  const byLabel = Map.groupBy(quants, ({ label }) => label)
+  return [...byLabel.values()].flatMap(
+    (same) => same.find((quant) => quant.files === 1) ?? same.slice(0, 1),
+  )
+}
+
+/** The path of a file of weights without its ending; undefined for other files. */
+function stemOf(path: string): string | undefined {
+  const [, stem] = /^(.*)\.gguf$/i.exec(path) ?? []
+  const base = stem?.split("/").at(-1)?.toLowerCase() ?? ""
+  return base.includes("mmproj") || base.includes("imatrix") ? undefined : stem
+}
+
+/** Files of one name as a quantisation; undefined when some of them are missing. */
+function quantOf(label: string, files: readonly HubFile[]): Quant | undefined {
+  const parts = files.toSorted((a, b) => (a.path < b.path ? -1 : 1))
+  const [, count = "1"] = SPLIT.exec(stemOf(parts[0]?.path ?? "") ?? "") ?? []
+  if (parts.length !== Number(count)) return undefined
+  const bytes = parts.reduce((sum, file) => sum + file.bytes, 0)
+  const canBeFetched = parts.length > 1 && parts.every(({ digest }) => digest !== undefined)
+  return { tag: label, label, bytes, files: parts.length, parts: canBeFetched ? parts : [] }
 }
 
 /** Tags that name the same model in several quantisations; [] when they name several models. */
 export function quantTags(tags: readonly string[]): { tag: string; label: string }[] {
-  const labelled = tags.flatMap((tag) => {
+  const labelled = tags.filter(isTag).flatMap((tag) => {
     const label = quantLabel(tag)
     return label === undefined ? [] : [{ tag, label }]
   })
@@ -92,82 +99,51 @@ export function quantTags(tags: readonly string[]): { tag: string; label: string
 }
 
 /**
- * Lists the quantisations of the client's repository, largest first; [] when the registry does not tell.
+ * Lists the quantisations of a repository, largest first; [] when the registry does not tell.
  *
  * @throws {CriaError} When the registry cannot be reached.
  */
 export async function listQuants(
-  client: RegistryClient,
-  network: Network,
-  token: string | undefined,
+  { client, hub }: Repository,
+  patience: Patience,
   signal?: AbortSignal,
 ): Promise<Quant[]> {
-  const isHub = HUGGING_FACE.has(client.base.host)
-  const quants = isHub
-    ? quantsOfFiles(await listFiles(hubUrl(client.base), network, token, signal))
-    : await listTags(client, signal)
+  const quants =
+    hub === undefined
+      ? await listTags(client, patience, signal)
+      : quantsOfFiles(await retrying(() => hub.files(signal), patience, signal))
   return quants.toSorted((a, b) => b.bytes - a.bytes)
 }
 
-/** From the `/v2` address of a repository to the list of its files. */
-function hubUrl({ pathname }: URL): URL {
-  const repository = pathname.replace(/^\/v2\//, "").replace(/\/$/, "")
-  return new URL(`https://huggingface.co/api/models/${repository}/tree/main?recursive=true`)
-}
-
-/** The files of a repository of Hugging Face, from its own API. [] when there is no such repository. */
-export async function listFiles(
-  first: URL,
-  network: Network,
-  token?: string,
-  signal?: AbortSignal,
-): Promise<{ path: string; bytes: number }[]> {
-  const files: { path: string; bytes: number }[] = []
-  const headers: Record<string, string> =
-    token === undefined ? {} : { Authorization: `Bearer ${token}` }
-  let url: URL | undefined = first
-  for (let page = 0; url !== undefined && page < PAGES_MAX; page++) {
-    // Each page names the next.
-    // oxlint-disable-next-line no-await-in-loop
-    const response: Response = await exchange(network, { method: "GET", url, headers, signal })
-    // Repositories that were renamed are found under their new name.
-    const target = response.headers.get("Location")
-    const isMoved = response.status >= 300 && response.status < 400 && target !== null
-    const next = /<([^>]+)>\s*;\s*rel="?next"?/.exec(response.headers.get("Link") ?? "")?.[1]
-    if (response.ok) {
-      // oxlint-disable-next-line no-await-in-loop
-      files.push(...parseTree(await readText(response, LIST_BYTES_MAX)))
-    } else {
-      // oxlint-disable-next-line no-await-in-loop
-      await discard(response)
-    }
-    const following = isMoved ? target : response.ok ? next : undefined
-    const parsed: URL | null = following === undefined ? null : URL.parse(following, url.href)
-    url = parsed?.origin === first.origin ? parsed : undefined
-  }
-  return files
-}
-
-function parseTree(text: string): { path: string; bytes: number }[] {
-  try {
-    return treeSchema
-      .parse(JSON.parse(text))
-      .filter(({ type }) => type === "file")
-      .map(({ path, size, lfs }) => ({ path, bytes: lfs?.size ?? size }))
-  } catch {
-    return []
-  }
-}
-
-async function listTags(client: RegistryClient, signal?: AbortSignal): Promise<Quant[]> {
+async function listTags(
+  client: RegistryClient,
+  patience: Patience,
+  signal: AbortSignal | undefined,
+): Promise<Quant[]> {
   const quants: Quant[] = []
-  for (const { tag, label } of quantTags((await client.tags(signal)) ?? [])) {
+  const tags = await retrying(() => client.tags(signal), patience, signal)
+  for (const { tag, label } of quantTags(tags ?? [])) {
     // One after the other: this is no reason to knock on forty doors at once.
     // oxlint-disable-next-line no-await-in-loop
-    const { manifest } = parseManifest(await client.manifest(tag, signal))
-    const weights = manifest.layers.filter(({ mediaType }) => mediaType === MEDIA_TYPES.model)
-    const bytes = weights.reduce((sum, { size }) => sum + size, 0)
-    if (weights.length > 0) quants.push({ tag, label, bytes, files: weights.length })
+    const files = await weightsOf(() => client.manifest(tag, signal), patience, signal)
+    const bytes = files.reduce((sum, { size }) => sum + size, 0)
+    if (files.length > 0) quants.push({ tag, label, bytes, files: files.length, parts: [] })
   }
   return quants
+}
+
+/** The weights of a manifest; none when it is missing or damaged: other tags can be chosen all the same. */
+async function weightsOf(
+  fetch: () => Promise<Uint8Array>,
+  patience: Patience,
+  signal: AbortSignal | undefined,
+): Promise<Layer[]> {
+  try {
+    const { manifest } = parseManifest(await retrying(fetch, patience, signal))
+    return manifest.layers.filter(({ mediaType }) => mediaType === MEDIA_TYPES.model)
+  } catch (error) {
+    signal?.throwIfAborted()
+    if (isPassing(error) || !(error instanceof CriaError)) throw error
+    return []
+  }
 }

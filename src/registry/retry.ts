@@ -49,7 +49,11 @@ export async function retrying<T>(
   }
 }
 
-/** Waits after a failure: what the server asked for, else twice as long as the last time, give or take a half. */
+/**
+ * Waits after a failure: what the server asked for, else twice as long as the last time, give or take a half.
+ *
+ * @throws The signal's reason when it is aborted.
+ */
 export async function pauseAfter(
   error: unknown,
   failures: number,
@@ -58,5 +62,10 @@ export async function pauseAfter(
 ): Promise<void> {
   const jitter = 0.5 + Math.random()
   const grown = Math.min(pauseMsMax, pauseMs * 2 ** (failures - 1)) * jitter
-  await delay(Math.max(grown, faultOf(error)?.retryAfterMs ?? 0), undefined, { signal })
+  try {
+    await delay(Math.max(grown, faultOf(error)?.retryAfterMs ?? 0), undefined, { signal })
+  } catch (aborted) {
+    signal?.throwIfAborted()
+    throw aborted
+  }
 }

@@ -2,19 +2,21 @@
  * Sends one blob: in parts, going on after a failure where the registry says it is.
  *
  * Registries answer a part in one of two ways: they take it, or they point to the storage that shall have it; then
- * parts travel at the same time. An upload that was interrupted is gone on with, also by the next process.
+ * parts travel at the same time (`storage.ts`). An upload that was interrupted is gone on with, also by the next
+ * process.
  *
  * @module
  */
 
 import { createHash } from "node:crypto"
-import { open } from "node:fs/promises"
 
 import type { Digest } from "../store/digest.ts"
-import { CriaError } from "../util/errors.ts"
+import { CriaError, errorMessage } from "../util/errors.ts"
 import type { RegistryClient } from "./client.ts"
-import { discard, exchange, faultOf, isPassing, type Network, statusError } from "./http.ts"
+import { discard, Fault, faultOf, isPassing, type Network } from "./http.ts"
+import { PartBody } from "./part-body.ts"
 import { type Patience, pauseAfter } from "./retry.ts"
+import { StorageParts } from "./storage.ts"
 import type { UploadNotes } from "./upload-notes.ts"
 
 /** What to send, from where, to where. */
@@ -28,6 +30,8 @@ export interface UploadJob {
   readonly mountFrom?: string | undefined
   readonly patience: Patience
   readonly notes: UploadNotes
+  /** Bytes of the smallest part but the last. */
+  readonly partBytesMin?: number
 }
 
 /** Ollama's sizes, and its number of parts that travel at once. */
@@ -35,29 +39,34 @@ const PART_BYTES_MIN = 100_000_000
 const PART_BYTES_MAX = 1_000_000_000
 const PARTS_WANTED = 16
 
-/** Bytes read from the file at a time. */
-const READ_BYTES = 2 ** 20
-
-/** Statuses that say that the upload is not what we think: ask the registry, or begin anew. */
+/** Statuses that say that the upload is not what we think: it is begun anew. */
 const LOST: ReadonlySet<number> = new Set([400, 404, 409, 416])
 
 interface Session {
+  /** Bytes that earlier sessions have sent. */
+  readonly start: number
   /** Where the next request goes. */
   url: URL
-  /** Bytes that the registry has, or that are on their way. */
+  /** Bytes that the registry has, or that its storage gets. */
   offset: number
-  /** MD5 of each part; undefined when an earlier process has sent some. */
-  digests: Buffer[] | undefined
+  /** Those of this session, in order. */
+  readonly parts: PartBody[]
+  /** Set when the registry has pointed to its storage. */
+  storage: StorageParts | undefined
 }
 
 /** See the module. */
 export class Upload {
   readonly totalBytes: number
   readonly #job: UploadJob
-  /** Parts on their way to the registry's storage. */
-  readonly #puts = new Set<Promise<void>>()
   #session: Session | undefined
-  #sent = 0
+  /** Where to go on after a failure. */
+  #url: URL | undefined
+  /** The part that the registry is being sent. */
+  #current: PartBody | undefined
+  /** Most bytes that the registry has had, and the failures since. */
+  #reached = 0
+  #failures = 0
   #shown = 0
 
   constructor(job: UploadJob) {
@@ -67,7 +76,10 @@ export class Upload {
 
   /** Bytes sent. Never goes back. */
   get completedBytes(): number {
-    this.#shown = Math.max(this.#shown, Math.min(this.#sent, this.totalBytes))
+    const { start = 0, offset = 0, storage } = this.#session ?? {}
+    const there = storage === undefined ? offset : start + storage.sentBytes
+    const sent = there + (this.#current?.sentBytes ?? 0)
+    this.#shown = Math.max(this.#shown, Math.min(sent, this.totalBytes))
     return this.#shown
   }
 
@@ -77,220 +89,177 @@ export class Upload {
    * @throws {CriaError} What went wrong; the signal's reason when it was aborted.
    */
   async run(signal: AbortSignal): Promise<void> {
-    const { client, digest, patience, notes } = this.#job
-    if ((await client.blobBytes(digest, signal)) !== undefined) {
-      this.#sent = this.totalBytes
-      return
-    }
-    this.#session = await this.#goOn(notes.find(client.base, digest), signal)
-    let reached = 0
-    for (let failures = 1; ; failures++) {
-      try {
-        // Attempts come one after the other.
-        // oxlint-disable-next-line no-await-in-loop
-        await this.#attempt(signal)
-        notes.remove(client.base, digest)
-        this.#sent = this.totalBytes
-        return
-      } catch (error) {
-        signal.throwIfAborted()
-        if (this.#sent > reached) failures = 1
-        reached = Math.max(reached, this.#sent)
-        // oxlint-disable-next-line no-await-in-loop
-        await this.#recover(error, failures, patience, signal)
+    const { client, digest, notes } = this.#job
+    this.#url = notes.find(client.base, digest)
+    try {
+      for (;;) {
+        try {
+          // Attempts come one after the other. What seemed to fail may have gone well: then all is done.
+          // oxlint-disable-next-line no-await-in-loop
+          if ((await client.blobBytes(digest, signal)) === undefined) await this.#attempt(signal)
+          break
+        } catch (error) {
+          signal.throwIfAborted()
+          // oxlint-disable-next-line no-await-in-loop
+          await this.#recover(error, signal)
+        }
       }
+    } finally {
+      await this.#session?.storage?.[Symbol.asyncDispose]()
     }
+    notes.remove(client.base, digest)
+    this.#shown = this.totalBytes
   }
 
   async #attempt(signal: AbortSignal): Promise<void> {
-    const { client, digest, size, mountFrom } = this.#job
-    if (this.#session === undefined) {
-      const start = await client.startUpload(digest, mountFrom, signal)
-      if (start.kind === "mounted") return
-      this.#session = { url: start.url, offset: 0, digests: [] }
-    }
-    const session = this.#session
-    const partBytes = Math.min(
-      Math.max(Math.ceil(size / PARTS_WANTED), PART_BYTES_MIN),
-      PART_BYTES_MAX,
-    )
+    const { size, partBytesMin = PART_BYTES_MIN } = this.#job
+    const session = (this.#session ??= await this.#open(signal))
+    if (session === undefined) return
+    const wanted = Math.max(Math.ceil(size / PARTS_WANTED), partBytesMin)
+    const partBytes = Math.min(wanted, PART_BYTES_MAX)
     while (session.offset < size) {
+      const end = Math.min(session.offset + partBytes, size)
+      // oxlint-disable-next-line no-await-in-loop
+      await session.storage?.ready()
       // Each part's reply says where the next one goes.
       // oxlint-disable-next-line no-await-in-loop
-      await this.#sendPart(session, Math.min(session.offset + partBytes, size), signal)
+      await this.#sendPart(session, end, signal)
     }
-    await Promise.all(this.#puts)
+    await session.storage?.finished()
     await this.#finish(session, signal)
   }
 
+  /** Goes on with a known upload, or begins one; undefined when the registry has mounted the blob. */
+  async #open(signal: AbortSignal): Promise<Session | undefined> {
+    const { client, digest, mountFrom, notes } = this.#job
+    const known = await this.#resumed(signal)
+    if (known !== undefined) return known
+    const start = await client.startUpload(digest, mountFrom, signal)
+    if (start.kind === "mounted") return undefined
+    notes.save(client.base, digest, start.url)
+    return newSession(start.url, 0)
+  }
+
+  /** Asks how far the known upload is; undefined when the registry does not know it. */
+  async #resumed(signal: AbortSignal): Promise<Session | undefined> {
+    const url = this.#url
+    if (url === undefined) return undefined
+    const { client } = this.#job
+    const { response } = await client.follow({ method: "GET", url, signal })
+    if (!response.ok) {
+      const error = await client.failure(response, `Asked "${url.host}" for an upload`)
+      if (isPassing(error)) throw error
+      return undefined
+    }
+    await discard(response)
+    const there = stored(response)
+    if (there === undefined || there > this.totalBytes) return undefined
+    // Nothing is written as 0-0, the same as one byte: to send that one again does no harm.
+    const offset = there === 1 ? 0 : there
+    this.#advance(offset)
+    const next = response.headers.has("Location") ? await client.uploadUrl(response, url) : url
+    return newSession(next, offset)
+  }
+
   async #sendPart(session: Session, end: number, signal: AbortSignal): Promise<void> {
-    const { client, digest, notes } = this.#job
-    const start = session.offset
-    const body = new PartBody(this.#job.path, { start, end }, (sent) => (this.#sent = sent))
+    const { client, digest, path, notes, network, patience } = this.#job
+    const range = { start: session.offset, end }
+    const body = new PartBody(path, range)
+    this.#current = body
     const { response } = await client.follow({
       method: "PATCH",
       url: session.url,
       signal,
       headers: {
         "Content-Type": "application/octet-stream",
-        "Content-Length": String(end - start),
-        "Content-Range": `${start}-${end - 1}`,
+        "Content-Length": String(body.size),
+        "Content-Range": `${range.start}-${range.end - 1}`,
         "X-Redirect-Uploads": "1",
       },
-      body: () => body.stream(),
+      body: () => body.pieces(),
     })
+    this.#current = undefined
     const location = response.headers.get("Location")
     if (response.status === 307 && location !== null) {
       await discard(response)
-      const target = new URL(location, session.url)
+      const target = await client.storageUrl(location, session.url)
       session.url = await client.uploadUrl(response, session.url)
-      this.#startPut(session, target, { start, end }, signal)
+      session.storage ??= new StorageParts(network, patience, signal)
+      session.storage.start(target, body)
     } else if (response.ok) {
       await discard(response)
       session.url = await client.uploadUrl(response, session.url)
-      session.digests?.push(body.md5())
-    } else throw await statusError(response, `Sent ${digest}`)
-    session.offset = stored(response) ?? end
-    this.#sent = session.offset
+    } else throw await client.failure(response, `Sent ${digest}`)
+    session.parts.push(body)
+    session.offset = session.storage === undefined ? (stored(response) ?? end) : end
+    if (session.offset <= range.start) throw notTaken(session.url)
+    this.#advance(session.offset)
     notes.save(client.base, digest, session.url)
   }
 
-  /** Sends a part to the registry's storage, without its authorization, while the next ones are asked for. */
-  #startPut(
-    session: Session,
-    url: URL,
-    { start, end }: { start: number; end: number },
-    signal: AbortSignal,
-  ): void {
-    const index = session.digests?.push(Buffer.alloc(0)) ?? 0
-    const put = async (): Promise<void> => {
-      const body = new PartBody(this.#job.path, { start, end }, () => {})
-      const headers = { "Content-Length": String(end - start) }
-      const response = await exchange(this.#job.network, {
-        method: "PUT",
-        url,
-        headers,
-        signal,
-        body: body.stream(),
-      })
-      if (!response.ok) throw await statusError(response, `Sent a part to "${url.host}"`)
-      await discard(response)
-      if (session.digests !== undefined) session.digests[index - 1] = body.md5()
-    }
-    const sent = put()
-    this.#puts.add(sent)
-    // Awaited with all others; until then a failure must not count as unhandled.
-    sent.catch(() => {})
-  }
-
-  async #finish({ url, digests }: Session, signal: AbortSignal): Promise<void> {
+  async #finish({ url, parts }: Session, signal: AbortSignal): Promise<void> {
     const { client, digest } = this.#job
     const target = new URL(url)
     target.searchParams.set("digest", digest)
-    if (digests !== undefined) {
+    // Of parts that an earlier session has sent, or that were taken in pieces, nothing is known.
+    if (parts.reduce((sum, { size }) => sum + size, 0) === this.totalBytes) {
+      const digests = parts.map(({ md5 }) => md5 ?? Buffer.alloc(0))
       const etag = createHash("md5").update(Buffer.concat(digests)).digest("hex")
-      target.searchParams.set("etag", `${etag}-${digests.length}`)
+      target.searchParams.set("etag", `${etag}-${parts.length}`)
     }
     const headers = { "Content-Length": "0" }
     const { response } = await client.follow({ method: "PUT", url: target, headers, signal })
-    if (!response.ok) throw await statusError(response, `Finished the upload of ${digest}`)
+    if (!response.ok) throw await client.failure(response, `Finished the upload of ${digest}`)
     await discard(response)
   }
 
-  /** After a failure: waits, and finds out where the registry is. */
-  async #recover(
-    cause: unknown,
-    failures: number,
-    patience: Patience,
-    signal: AbortSignal,
-  ): Promise<void> {
-    await Promise.allSettled(this.#puts)
-    this.#puts.clear()
-    const status = faultOf(cause)?.status ?? 0
-    const isLost = this.#session !== undefined && LOST.has(status)
-    if (!(isPassing(cause) || isLost) || failures >= patience.tries) throw cause
-    await pauseAfter(cause, failures, patience, signal)
-    // Parts that went to the storage directly are not among what the registry says it has.
-    this.#session = isLost ? undefined : await this.#goOn(this.#session?.url, signal)
-    this.#sent = this.#session?.offset ?? 0
+  /** The registry has so many bytes. */
+  #advance(bytes: number): void {
+    if (bytes <= this.#reached) return
+    this.#reached = bytes
+    this.#failures = 0
   }
 
-  /** Asks how far an upload is; undefined when the registry does not know it. */
-  async #goOn(url: URL | undefined, signal: AbortSignal): Promise<Session | undefined> {
-    if (url === undefined) return undefined
-    const { client } = this.#job
-    try {
-      const { response } = await client.follow({ method: "GET", url, signal })
-      await discard(response)
-      const offset = stored(response)
-      if (!response.ok || offset === undefined || offset > this.totalBytes) return undefined
-      return { url: await client.uploadUrl(response, url), offset, digests: undefined }
-    } catch (error) {
-      signal.throwIfAborted()
-      if (error instanceof CriaError) return undefined
-      throw error
+  /** After a failure: decides whether another attempt is worth it, and where it begins; waits. */
+  async #recover(cause: unknown, signal: AbortSignal): Promise<void> {
+    const { client, digest, patience, notes } = this.#job
+    this.#current = undefined
+    this.#failures++
+    const session = this.#session
+    const status = faultOf(cause)?.status ?? 0
+    // Addresses of a storage expire.
+    const isLost =
+      session !== undefined &&
+      (LOST.has(status) || (session.storage !== undefined && status === 403))
+    if (!isPassing(cause) && !isLost) throw cause
+    if (this.#failures >= patience.tries) {
+      const text = `max retries exceeded: ${errorMessage(cause)}`
+      const hint = "Push again to go on: what the registry has is not sent again"
+      throw new CriaError("unavailable", text, { hint, cause })
     }
+    await pauseAfter(cause, this.#failures, patience, signal)
+    if (isLost) {
+      notes.remove(client.base, digest)
+      this.#url = undefined
+    } else if (session?.storage === undefined) this.#url = session?.url ?? this.#url
+    // The registry does not know of parts that went to its storage: this process does.
+    else return
+    await session?.storage?.[Symbol.asyncDispose]()
+    this.#session = undefined
   }
+}
+
+function newSession(url: URL, offset: number): Session {
+  return { start: offset, url, offset, parts: [], storage: undefined }
 }
 
 /** Bytes that the registry has, by its `Range` header: `0-99` is 100 of them. */
 function stored(response: Response): number | undefined {
   const [, end] = /^(?:bytes=)?0-(\d+)$/.exec(response.headers.get("Range") ?? "") ?? []
-  // Nothing is written as 0-0, the same as one byte: to send that one again does no harm to those who check.
-  return end === undefined ? undefined : end === "0" ? 0 : Number(end) + 1
+  return end === undefined ? undefined : Number(end) + 1
 }
 
-/** The bytes of a part, as often as they have to be sent. */
-class PartBody {
-  readonly #path: string
-  readonly #range: { readonly start: number; readonly end: number }
-  readonly #onSent: (offset: number) => void
-  #md5 = createHash("md5")
-
-  constructor(
-    path: string,
-    range: { readonly start: number; readonly end: number },
-    onSent: (offset: number) => void,
-  ) {
-    this.#path = path
-    this.#range = range
-    this.#onSent = onSent
-  }
-
-  stream(): ReadableStream<Uint8Array> {
-    this.#md5 = createHash("md5")
-    const chunks = this.#chunks()
-    return new ReadableStream({
-      async pull(controller) {
-        const { value, done } = await chunks.next()
-        if (done === true) controller.close()
-        else controller.enqueue(value)
-      },
-      async cancel() {
-        await chunks.return()
-      },
-    })
-  }
-
-  /** Of what the last stream has given. */
-  md5(): Buffer {
-    return this.#md5.digest()
-  }
-
-  async *#chunks(): AsyncGenerator<Uint8Array, void> {
-    const { start, end } = this.#range
-    await using file = await open(this.#path, "r")
-    for (let at = start; at < end;) {
-      const bytes = new Uint8Array(Math.min(READ_BYTES, end - at))
-      // One piece after the other.
-      // oxlint-disable-next-line no-await-in-loop
-      const { bytesRead } = await file.read(bytes, 0, bytes.length, at)
-      if (bytesRead === 0) throw new CriaError("internal", `"${this.#path}" has become shorter`)
-      const chunk = bytes.subarray(0, bytesRead)
-      this.#md5.update(chunk)
-      yield chunk
-      at += bytesRead
-      this.#onSent(at)
-    }
-  }
+function notTaken({ host }: URL): CriaError {
+  const text = `"${host}" takes a part and has none of it`
+  return new CriaError("unavailable", text, { cause: new Fault("broken") })
 }

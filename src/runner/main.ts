@@ -37,7 +37,7 @@ export async function runnerMain(): Promise<void> {
     log,
     load(options, hooks) {
       library = openNative(config)
-      return LocalModel.load(library, options, { ...hooks, cache: config.cache })
+      return LocalModel.load(library, options, hooks)
     },
     async write(lines) {
       try {

@@ -115,6 +115,7 @@ const loadOptions: z.ZodType<LoadOptions> = z.object({
   useMmap: z.boolean().exactOptional(),
   flashAttention: flashAttention.exactOptional(),
   cacheType: cacheType.exactOptional(),
+  isWindowFull: z.boolean().exactOptional(),
   prefixRamBytes: z.number().exactOptional(),
   prefixDisk: z.object({ folder: z.string(), bytesMax: z.number() }).exactOptional(),
 })
@@ -153,11 +154,14 @@ export interface Failure {
 const loadedFacts: z.ZodType<LoadedFacts> = z.object({
   contextTokens: z.number(),
   parallel: z.number(),
+  runningMax: z.number().exactOptional(),
+  window: z.enum(["kept", "sliding"]).exactOptional(),
   totalBytes: z.number(),
   gpuBytes: z.number(),
   llamaVersion: z.string(),
   cacheType,
   flashAttention,
+  notes: z.array(z.string()).exactOptional(),
 })
 
 const probability = z.object({ token: z.string(), logprob: z.number(), bytes: z.array(z.number()) })

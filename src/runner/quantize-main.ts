@@ -8,13 +8,9 @@
 import { openLibrary } from "../../ffi/library.ts"
 import { quantizeFile } from "../../ffi/quantize.ts"
 import { readConfig } from "../config.ts"
-import { toCriaError } from "../util/errors.ts"
 import { unpackNative } from "../util/unpack.ts"
-import { toFailure } from "./protocol.ts"
-import { parseJob, type QuantizeFrame } from "./quantize-protocol.ts"
-
-/** Progress frames, at most so often. */
-const PROGRESS_INTERVAL_MS = 100
+import { parseQuantizeJob } from "./quantize-protocol.ts"
+import { reportJob } from "./worker-protocol.ts"
 
 /** This thread only waits. */
 const WAIT_SLICE_MS = 50
@@ -23,8 +19,7 @@ const WAIT_SLICE_MS = 50
 export async function quantizeMain(argument: string): Promise<void> {
   // A Ctrl-C in the terminal is for our parent, which ends us.
   process.on("SIGINT", () => {})
-  let last = 0
-  try {
+  await reportJob(async (report) => {
     const config = readConfig(process.env)
     const library = openLibrary({
       folder: config.nativeFolder,
@@ -33,18 +28,6 @@ export async function quantizeMain(argument: string): Promise<void> {
     })
     // When the parent is gone, nobody wants the file.
     library.functions.cria_exit_with_input(0)
-    await quantizeFile(library, parseJob(argument), (fraction) => {
-      const now = performance.now()
-      if (now - last < PROGRESS_INTERVAL_MS) return
-      last = now
-      send({ type: "progress", fraction })
-    })
-    send({ type: "done" })
-  } catch (error) {
-    send({ type: "failed", failure: toFailure(toCriaError(error)) })
-  }
-}
-
-function send(frame: QuantizeFrame): void {
-  process.stdout.write(`${JSON.stringify(frame)}\n`)
+    await quantizeFile(library, parseQuantizeJob(argument), (fraction) => report(fraction, 1))
+  })
 }

@@ -46,6 +46,7 @@ export function createRoutes({ app, config, log, version }: ServerOptions): Hono
   hono.use(checkOrigin(config.origins))
   hono.use(checkHost(isLoopback(config.host)))
   hono.use(limitBody)
+  if (!config.allowsChanges) for (const path of CHANGES) hono.all(path, refuseChange)
   hono.route("/", ollamaRoutes(app, version))
   hono.route("/", modelRoutes(app))
   hono.route("/", registryRoutes(app))
@@ -58,6 +59,21 @@ export function createRoutes({ app, config, log, version }: ServerOptions): Hono
   })
   hono.onError((error, c) => errorResponse(error, c, log))
   return hono
+}
+
+/** What changes which models are installed, or sends them away. */
+const CHANGES = [
+  "/api/pull",
+  "/api/push",
+  "/api/create",
+  "/api/copy",
+  "/api/delete",
+  `${BLOBS_PATH}:digest`,
+]
+
+function refuseChange(c: Context): Response {
+  const hint = "CRIA_HTTP_CHANGES=0 is set for it; cria's commands with the same setting still can"
+  return c.json({ error: "this server changes no models over HTTP", hint }, 403)
 }
 
 const limited = bodyLimit({

@@ -7,6 +7,7 @@
 import type { Config } from "../config.ts"
 import { Pool } from "../pool/pool.ts"
 import { findCredential } from "../registry/credentials.ts"
+import { mirrorHost } from "../registry/hub.ts"
 import { loadIdentity } from "../registry/identity.ts"
 import { listDevices } from "../runner/devices.ts"
 import { RunnerHandle } from "../runner/handle.ts"
@@ -49,7 +50,7 @@ export interface AppOptions {
 export function createApp({ config, log, file }: AppOptions): App {
   const stores = file === undefined ? openStores(config, log) : openFile(file)
   const resolver = new Resolver(stores.all, { goTemplate: config.goTemplate })
-  const transfers = createTransfers(config, stores)
+  const transfers = createTransfers({ config, log }, stores)
   const pool = new Pool<ModelRunner>(
     {
       start: (load, hooks) =>
@@ -87,20 +88,28 @@ export function createApp({ config, log, file }: AppOptions): App {
 }
 
 /** What speaks to registries. */
-function createTransfers(config: Config, stores: Stores): Transfers {
+function createTransfers({ config, log }: Omit<AppOptions, "file">, stores: Stores): Transfers {
   return new Transfers({
     stores,
     cache: config.cache,
     network: networkOf(config),
     auth: {
       credential: (host) => findCredential(host, process.env),
-      identity: () => loadIdentity(keyFiles()),
+      identity() {
+        const identity = loadIdentity(keyFiles())
+        const { path, publicKey, isNew } = identity
+        if (isNew) log.info("made a key", { path, public_key: `ssh-ed25519 ${publicKey}` })
+        return identity
+      },
       realms: config.registryRealms,
+    },
+    hub: {
+      token: process.env["HF_TOKEN"] || undefined,
+      mirror: mirrorHost(process.env["HF_ENDPOINT"]),
     },
     policy: config,
     hardware: {
       cacheType: config.cacheType,
-      token: process.env["HF_TOKEN"] || undefined,
       devices: () => listDevices(selfCommand()),
     },
   })

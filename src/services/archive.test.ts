@@ -1,21 +1,20 @@
 import { describe, expect, test } from "bun:test"
 import { rejects } from "node:assert/strict"
-import { readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 
 import { blobFilePath } from "../store/digest.ts"
 import { openStore } from "../store/folder-store.ts"
 import { MEDIA_TYPES } from "../store/manifest.ts"
-import { manifestPath, parseName } from "../store/name.ts"
 import { TestStore } from "../store/test-store.ts"
 import { StoreWriter } from "../store/writer.ts"
+import { drain } from "../util/iterate.ts"
 import { writeTar } from "../util/tar.ts"
 import { exportModels, importModels } from "./archive.ts"
-import { removeDamaged, verifyModels } from "./verify.ts"
 
 function exported(store: TestStore, ...names: string[]): AsyncGenerator<Uint8Array, void> {
   const folder = openStore(store.root, { readOnly: true })
-  return exportModels(folder, [folder], names)
+  return exportModels(folder, [folder], names).chunks
 }
 
 /** Imports to the end; the names. */
@@ -25,11 +24,7 @@ async function imported(
   name?: string,
 ): Promise<readonly string[]> {
   const writer = new StoreWriter(openStore(store.root, { readOnly: false }))
-  const steps = importModels(writer, archive, name)
-  for (;;) {
-    const { done, value } = await steps.next()
-    if (done === true) return value
-  }
+  return drain(importModels(writer, archive, { rename: name }))
 }
 
 /** Every file below a store with its content. */
@@ -44,17 +39,6 @@ function content(store: TestStore): Record<string, string> {
         }),
     ),
   )
-}
-
-/** What a verification finds, in words. */
-async function findings(store: TestStore, ...names: string[]): Promise<string[]> {
-  const found = await Array.fromAsync(
-    verifyModels(openStore(store.root, { readOnly: true }), names),
-  )
-  return found.map((item) => {
-    if (item.kind === "blob") return `${item.state}: ${item.models.join(" ")}`
-    return item.kind === "done" ? `${item.problems} of ${item.blobs}` : `unreadable`
-  })
 }
 
 /** Two models that share a blob. */
@@ -73,6 +57,37 @@ describe("exportModels() and importModels()", () => {
     const archive = exported(source, "one", "host:5000/you/two:q4")
     expect(await imported(target, archive)).toEqual(["one:latest", "host:5000/you/two:q4"])
     expect(content(target)).toEqual(content(source))
+  })
+
+  test("its size is known before it is written", async () => {
+    using source = twoModels()
+    const folder = openStore(source.root, { readOnly: true })
+    const { bytes, chunks: written } = exportModels(folder, [folder], ["one"])
+    expect(Buffer.concat(await Array.fromAsync(written))).toHaveLength(bytes)
+  })
+
+  test("an import that is cancelled leaves the store as it was", async () => {
+    using source = twoModels()
+    using target = new TestStore()
+    const writer = new StoreWriter(openStore(target.root, { readOnly: false }))
+    const controller = new AbortController()
+    const steps = importModels(writer, exported(source, "one"), { signal: controller.signal })
+    expect(await steps.next()).toMatchObject({ value: { completed: 0 } })
+    const { value } = await steps.next()
+    expect(value).toMatchObject({ status: expect.stringMatching(/^importing [0-9a-f]{12}$/) })
+    controller.abort(new Error("enough"))
+    await rejects(drain(steps), /enough/)
+    expect(readdirSync(join(target.root, "blobs"))).toEqual([])
+  })
+
+  test("a file that does not fit on the disk is not begun", async () => {
+    using target = new TestStore()
+    const source = { name: `blobs/sha256/${"ab".repeat(32)}`, size: 5e14, content: [] }
+    await rejects(imported(target, writeTar([source])), {
+      code: "unavailable",
+      message: /^Cannot store a file: it takes 500 TB/,
+    })
+    expect(readdirSync(join(target.root, "blobs"))).toEqual([])
   })
 
   test("a single model can get another name", async () => {
@@ -131,44 +146,6 @@ describe("exportModels() and importModels()", () => {
     const sources = evil.map((name) => json(name, { evil: true }))
     await rejects(imported(target, writeTar(sources)), { message: /has no models/ })
     expect(readdirSync(target.root)).toEqual([".cria.lock"])
-  })
-})
-
-describe("verifyModels()", () => {
-  test("finds nothing wrong with a sound store", async () => {
-    using store = twoModels()
-    expect((await findings(store)).at(-1)).toBe("0 of 4")
-    expect((await findings(store, "one")).at(-1)).toBe("0 of 3")
-  })
-
-  test("tells missing, cut off and damaged files, and whose they are", async () => {
-    using store = twoModels()
-    const { digest } = store.blob(MEDIA_TYPES.model, "shared weights")
-    const path = blobFilePath(store.root, digest)
-    writeFileSync(path, "Shared weights")
-    expect(await findings(store)).toContain("damaged: host:5000/you/two:q4 one:latest")
-    writeFileSync(path, "shared")
-    expect(await findings(store, "one")).toContain("cut off: one:latest")
-    removeDamaged(path)
-    const missing = await findings(store, "one:latest")
-    expect(missing).toContain("missing: one:latest")
-    expect(missing.at(-1)).toBe("1 of 3")
-  })
-
-  test("counts manifests that cannot be read", async () => {
-    using store = twoModels()
-    writeFileSync(manifestPath(store.root, parseName("one")), "{")
-    expect(await findings(store)).toEqual([
-      "unreadable",
-      expect.any(String),
-      expect.any(String),
-      "1 of 2",
-    ])
-  })
-
-  test("a model that is not there is an error", async () => {
-    using store = twoModels()
-    await rejects(findings(store, "nope"), { code: "not-found" })
   })
 })
 

@@ -18,33 +18,32 @@ import { fullName, type ModelName, parseName, shortName } from "../store/name.ts
 import type { ModelStore } from "../store/store.ts"
 import { blobsOf, type StoreWriter } from "../store/writer.ts"
 import { CriaError } from "../util/errors.ts"
-import { readTar, type TarEntry, type TarSource, writeTar } from "../util/tar.ts"
+import { readTar, tarBytes, type TarEntry, type TarSource, writeTar } from "../util/tar.ts"
 import { manifestBytes } from "./library.ts"
+import { byteSteps, type Progress } from "./progress.ts"
 
 /** Where the layout says which model a manifest is. */
 const NAME_ANNOTATION = "org.opencontainers.image.ref.name"
 
 const LAYOUT = { imageLayoutVersion: "1.0.0" }
 
-/** A step of an export or an import. */
-export interface ArchiveStep {
-  /** Of the file that is being copied. */
-  readonly name: string
-  /** Bytes of it so far, and in all. */
-  readonly completed: number
-  readonly total: number
+/** An archive that is yet to be written. */
+export interface Archive {
+  /** Of all chunks. */
+  readonly bytes: number
+  readonly chunks: AsyncGenerator<Uint8Array, void>
 }
 
 /**
- * Writes models as an archive. Blobs that several of them have are in it once.
+ * Models as an archive. Blobs that several of them have are in it once.
  *
- * @throws {CriaError} `not-found` before the first byte when a model or a blob of it is missing.
+ * @throws {CriaError} `not-found` when a model or a blob of it is missing.
  */
 export function exportModels(
   store: ModelStore,
   folders: readonly Store[],
   names: readonly string[],
-): AsyncGenerator<Uint8Array, void> {
+): Archive {
   const blobs = new Map<Digest, TarSource>()
   const manifests = names.map((text) => {
     const name = parseName(text)
@@ -61,11 +60,12 @@ export function exportModels(
       annotations: { [NAME_ANNOTATION]: fullName(model.name) },
     }
   })
-  return writeTar([
+  const sources = [
     jsonSource("oci-layout", LAYOUT),
     jsonSource("index.json", { schemaVersion: 2, manifests }),
     ...blobs.values(),
-  ])
+  ]
+  return { bytes: tarBytes(sources), chunks: writeTar(sources) }
 }
 
 function blobName(digest: Digest): string {
@@ -116,18 +116,24 @@ const indexSchema: z.ZodType<Index> = z.object({
     .max(1000),
 })
 
+/** Options of {@link importModels}. */
+export interface ImportOptions {
+  /** The name to give the model, when the archive has one only. */
+  readonly rename?: string | undefined
+  readonly signal?: AbortSignal | undefined
+}
+
 /**
  * Reads an archive and installs its models. Every blob's digest is checked while it is written.
  *
- * @param rename The name to give the model, when the archive has one only.
- * @returns The names that were installed. Blobs of an archive that fails are removed again.
+ * @returns Steps; in the end the names that were installed. Blobs of an archive that fails are removed again.
  * @throws {CriaError} `invalid-input` when it is no such archive or a digest is wrong.
  */
 export async function* importModels(
   writer: StoreWriter,
   source: AsyncIterable<Uint8Array>,
-  rename?: string,
-): AsyncGenerator<ArchiveStep, string[]> {
+  { rename, signal }: ImportOptions = {},
+): AsyncGenerator<Progress, string[]> {
   const renamed = rename === undefined ? undefined : parseName(rename)
   const added: Digest[] = []
   let index: Index | undefined
@@ -136,10 +142,13 @@ export async function* importModels(
       const digest = blobDigest(entry.name)
       if (entry.name === "index.json") index = await readIndex(entry)
       if (digest === undefined) continue
-      yield { name: digest, completed: 0, total: entry.size }
-      const { isNew } = await writer.putStream(entry.content, { expected: digest })
+      const { size } = entry
+      const step = { status: `importing ${digest.slice(7, 19)}`, digest, total: size }
+      yield { ...step, completed: 0 }
+      const put = writer.putSteps(entry.content, { expected: digest, size, signal })
+      const { isNew } = yield* byteSteps(put, step)
       if (isNew) added.push(digest)
-      yield { name: digest, completed: entry.size, total: entry.size }
+      yield { ...step, completed: size }
     }
     const names = await installManifests(writer, index, renamed)
     return names.map(shortName)

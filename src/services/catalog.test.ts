@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test"
-import { rmSync, utimesSync } from "node:fs"
+import { rmSync, utimesSync, writeFileSync } from "node:fs"
 
 import { f32, packNumbers, packStrings, text, u32 } from "../gguf/write.ts"
 import { TEST_STATUS, TestApp } from "./test-app.ts"
@@ -161,6 +161,53 @@ describe("Catalog — one model", () => {
       "llama.numbers": [1, -2],
       "llama.empty": [],
     })
+  })
+
+  test("has numbers in single precision with the digits that they have", async () => {
+    await using app = new TestApp()
+    await app.install("tiny", {
+      metadata: {
+        "llama.epsilon": f32(1e-6),
+        "llama.base": f32(1e6),
+        "llama.odd": f32(0.123456789),
+        "llama.many": packNumbers("f32", [0.1, -2.5, 1e-38]),
+        "llama.double": { type: "f64", value: 0.1 + 0.2 },
+      },
+    })
+    expect(app.catalog.describe("tiny", NO_OVERLAY, true).metadata).toMatchObject({
+      "llama.epsilon": 1e-6,
+      "llama.base": 1e6,
+      "llama.odd": 0.12345679,
+      "llama.many": [0.1, -2.5, 1e-38],
+      "llama.double": 0.30000000000000004,
+    })
+  })
+
+  test("is described with its projector, which may be one that cannot be read", async () => {
+    await using app = new TestApp()
+    const projector = {
+      "general.architecture": text("clip"),
+      "general.name": text("eyes"),
+      "clip.vision.embedding_length": u32(1152),
+      "clip.vision.image_mean": packNumbers("f32", [0.5, 0.5, 0.5]),
+    }
+    await app.install("seeing", { projector })
+    const described = app.catalog.describe("seeing", NO_OVERLAY, false)
+    expect(described.projector).toEqual({
+      "general.architecture": "clip",
+      "general.name": "eyes",
+      "clip.vision.embedding_length": 1152,
+      "clip.vision.image_mean": null,
+      "general.parameter_count": 0,
+    })
+    expect(app.catalog.describe("seeing", NO_OVERLAY, true).projector).toMatchObject({
+      "clip.vision.image_mean": [0.5, 0.5, 0.5],
+    })
+    writeFileSync(described.model.stored.projectorPaths[0] ?? "", "GGUF")
+    expect(app.catalog.describe("seeing", NO_OVERLAY, false).projector).toBeUndefined()
+    expect(app.complaints.join()).toContain("projector cannot be read seeing:latest")
+    await app.install("blind")
+    expect(app.catalog.describe("blind", NO_OVERLAY, false).projector).toBeUndefined()
   })
 
   test.each<[string, string, string]>([

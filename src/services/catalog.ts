@@ -4,12 +4,14 @@
  * @module
  */
 
-import type { GgufValue } from "../gguf/format.ts"
-import { readArray } from "../gguf/read.ts"
+import type { GgufElement, GgufElementType, GgufHeader, GgufValue } from "../gguf/format.ts"
+import { readArray, readGguf } from "../gguf/read.ts"
 import type { Pool, PoolEntry } from "../pool/pool.ts"
 import type { EngineStatus } from "../runner/protocol.ts"
+import { FileMemory, stampOf } from "../store/file-memory.ts"
 import type { ModelConfig } from "../store/manifest.ts"
 import { shortName } from "../store/name.ts"
+import type { RemoteModel } from "../store/resolve.ts"
 import { type ModelStore, readConfig, type StoredModel } from "../store/store.ts"
 import { errorMessage } from "../util/errors.ts"
 import type { Logger } from "../util/log.ts"
@@ -18,7 +20,7 @@ import { type ModelfileOverlay, modelfileOf } from "./modelfile.ts"
 import type { Resolver, RunnableModel } from "./resolve.ts"
 import { type ModelStatus, watchModels } from "./watch.ts"
 
-export type { EngineStatus, ModelStatus }
+export type { EngineStatus, ModelConfig, ModelStatus, RemoteModel }
 
 /** A model of a list. */
 export interface InstalledModel {
@@ -53,6 +55,8 @@ export interface DescribedModel {
   readonly modelfile: string
   /** Metadata of the file; arrays are null unless they were asked for. */
   readonly metadata: Readonly<Record<string, unknown>>
+  /** The same of its first projector, with the number of parameters. */
+  readonly projector: Readonly<Record<string, unknown>> | undefined
 }
 
 /** Use cases over one store and one pool. */
@@ -60,6 +64,7 @@ export class Catalog {
   readonly #resolver: Resolver
   readonly #pool: Pool<ModelRunner>
   readonly #log: Logger
+  readonly #configs = new FileMemory<ModelConfig>()
 
   constructor(parts: { resolver: Resolver; pool: Pool<ModelRunner>; log: Logger }) {
     this.#resolver = parts.resolver
@@ -101,11 +106,37 @@ export class Catalog {
    */
   describe(name: string, overlay: ModelfileOverlay, withArrays: boolean): DescribedModel {
     const model = this.#resolver.resolve(name, "details")
-    const metadata: Record<string, unknown> = {}
-    for (const [key, value] of model.header.metadata) {
-      metadata[key] = plainValue(value, model, withArrays)
+    const { modelPath } = model.stored
+    return {
+      model,
+      modelfile: modelfileOf(model, overlay),
+      metadata: plainMetadata(modelPath, model.header, withArrays),
+      projector: this.#projector(model, withArrays),
     }
-    return { model, modelfile: modelfileOf(model, overlay), metadata }
+  }
+
+  /**
+   * The stub of a model that answers on another machine; undefined when the name is not that of one.
+   *
+   * @throws {CriaError} `invalid-input` for a name that cannot be one.
+   */
+  remote(name: string): RemoteModel | undefined {
+    return this.#resolver.remote(name)
+  }
+
+  /** One that cannot be read is no reason not to describe the model. */
+  #projector({ name, stored }: RunnableModel, withArrays: boolean): DescribedModel["projector"] {
+    const [path] = stored.projectorPaths
+    if (path === undefined) return undefined
+    try {
+      const header = readGguf(path, { label: `the projector of ${name}` })
+      const parameters = header.tensors.reduce((total, { elements }) => total + elements, 0)
+      const metadata = plainMetadata(path, header, withArrays)
+      return { ...metadata, "general.parameter_count": parameters }
+    } catch (error) {
+      this.#log.warn("projector cannot be read", { model: name, error: errorMessage(error) })
+      return undefined
+    }
   }
 
   #describeLoaded(entry: PoolEntry<ModelRunner>): LoadedModel[] {
@@ -132,10 +163,21 @@ export class Catalog {
     }
   }
 
+  #config(store: ModelStore, { manifest }: StoredModel): ModelConfig {
+    const path = store.blobPath(manifest.config.digest)
+    if (path === undefined) return readConfig(store, manifest)
+    const stamp = stampOf(path, Date.now())
+    const known = this.#configs.find(path, stamp)
+    if (known !== undefined) return known
+    const config = readConfig(store, manifest)
+    this.#configs.keep(path, stamp, config)
+    return config
+  }
+
   #describe(store: ModelStore, model: StoredModel): InstalledModel[] {
     const name = shortName(model.name)
     try {
-      const config = readConfig(store, model.manifest)
+      const config = this.#config(store, model)
       const { id, sizeBytes, modifiedAt } = model
       return [{ name, namespace: model.name.namespace, id, sizeBytes, modifiedAt, config }]
     } catch (error) {
@@ -145,13 +187,35 @@ export class Catalog {
   }
 }
 
-function plainValue(value: GgufValue, model: RunnableModel, withArrays: boolean): unknown {
-  if (value.type !== "array") return plainNumber(value.value)
-  if (value.length === 0) return []
-  return withArrays ? readArray(model.stored.modelPath, value).map(plainNumber) : null
+function plainMetadata(
+  path: string,
+  { metadata }: GgufHeader,
+  withArrays: boolean,
+): Record<string, unknown> {
+  const entries = [...metadata].map(([key, value]) => [key, plainValue(path, value, withArrays)])
+  return Object.fromEntries(entries)
 }
 
-/** JSON has no 64-bit integers. */
-function plainNumber(value: unknown): unknown {
-  return typeof value === "bigint" ? Number(value) : value
+function plainValue(path: string, value: GgufValue, withArrays: boolean): unknown {
+  if (value.type !== "array") return plainNumber(value.type, value.value)
+  if (value.length === 0) return []
+  if (!withArrays) return null
+  return readArray(path, value).map((element) => plainNumber(value.elementType, element))
+}
+
+/** JSON has no 64-bit integers, and a number in single precision has fewer digits than one in double. */
+function plainNumber(type: GgufElementType, value: GgufElement): GgufElement {
+  if (typeof value === "bigint") return Number(value)
+  return type === "f32" && typeof value === "number" ? shortest(value) : value
+}
+
+/** The number with the fewest digits that is the same in single precision: 0.1 instead of 0.10000000149011612. */
+function shortest(value: number): number {
+  if (!Number.isFinite(value) || Number.isInteger(value)) return value
+  // Six digits are always right, nine always tell two numbers apart.
+  for (const digits of [6, 7, 8]) {
+    const rounded = Number(value.toPrecision(digits))
+    if (Math.fround(rounded) === value) return rounded
+  }
+  return Number(value.toPrecision(9))
 }

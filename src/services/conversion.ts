@@ -1,35 +1,26 @@
 /**
- * Uploaded files in safetensors as layers: put together to the folder that they were, and converted.
+ * Files in safetensors as GGUF files.
  *
  * @module
  */
 
-import { rmSync } from "node:fs"
-import { join } from "node:path"
-
-import { convertAdapter, readAdapterBase } from "../convert/adapter.ts"
-import { convertFolder, type ConvertEvent, type ConvertType } from "../convert/convert.ts"
+import type { ConvertType } from "../convert/convert.ts"
+import { convert } from "../runner/convert.ts"
 import type { Digest } from "../store/digest.ts"
 import { CriaError } from "../util/errors.ts"
+import { blobFile } from "./blobs.ts"
 import type { Progress } from "./progress.ts"
-import {
-  type CreateParts,
-  describeFile,
-  ensureOwn,
-  NO_DIGEST,
-  type WeightsLayer,
-} from "./weights.ts"
-import { Workspace } from "./workspace.ts"
+import { type CreateParts, describeScratch, type WeightsFile } from "./weights.ts"
 
 /** What is to be converted. */
 export interface ConversionJob {
   readonly files: ReadonlyMap<string, Digest>
-  /** Name of the folder, which the file will say when the model does not. */
+  /** What the file will call the model when the model does not say it, and errors do. */
   readonly name: string
   /** A type that the converter writes itself. */
   readonly type: ConvertType
   /** Of an adapter: the model that it is for. */
-  readonly base?: WeightsLayer | undefined
+  readonly base?: WeightsFile | undefined
 }
 
 /** Whether files are to be converted. */
@@ -38,54 +29,42 @@ export function isConvertible(files: ReadonlyMap<string, Digest>): boolean {
 }
 
 /**
- * Converts a model, or an adapter for `job.base`.
+ * Converts a model, or an adapter for `job.base`, in a child process.
  *
  * @throws {CriaError} What `src/convert` throws, `not-found` for a missing blob.
  */
-export async function* convertedLayers(
+export async function* convertFiles(
   parts: CreateParts,
-  job: ConversionJob,
+  { files, name, type, base }: ConversionJob,
   signal: AbortSignal,
-): AsyncGenerator<Progress, WeightsLayer[]> {
-  const { writer } = parts
-  const status = job.base === undefined ? "converting model" : "converting adapter"
+): AsyncGenerator<Progress, WeightsFile> {
+  const status = base === undefined ? "converting model" : "converting adapter"
   yield { status }
-  using workspace = new Workspace(writer.root)
-  for (const [name, digest] of job.files) {
-    workspace.add(`${job.name}/${name}`, await ensureOwn(parts, digest, signal))
+  const scratch = parts.scratch.file()
+  const label = base === undefined ? name : `the adapter of ${name}`
+  const paths = [...files].map(([file, digest]) => [file, blobFile(parts, digest)] as const)
+  const job = {
+    source: { name, label, paths: Object.fromEntries(paths) },
+    target: scratch.path,
+    // An adapter is small: it keeps all its bits.
+    type: base === undefined ? type : "f32",
+    ...(base === undefined ? {} : { base: { path: base.path, label: base.label } }),
   }
-  const folder = join(workspace.path, job.name)
-  const target = writer.temporaryPath()
-  try {
-    for await (const event of await events(parts, job, { folder, target, signal })) {
-      if (event.kind !== "progress") continue
-      const { completedBytes: completed, totalBytes: total } = event
-      yield { status, digest: NO_DIGEST, total, completed }
-    }
-    const digest = await writer.adoptFile(target, signal)
-    const path = writer.blobPath(digest)
-    return [describeFile({ digest, path, label: job.name, isNew: true })]
-  } finally {
-    rmSync(target, { force: true })
+  for await (const { completed, total } of convert(job, parts.command, signal)) {
+    yield { status, digest: scratch.id, total, completed }
   }
-}
-
-async function events(
-  parts: CreateParts,
-  { type, base }: ConversionJob,
-  { folder, target, signal }: { folder: string; target: string; signal: AbortSignal },
-): Promise<AsyncGenerator<ConvertEvent, void>> {
-  if (base === undefined) return convertFolder(folder, target, { type, signal })
-  const path = await ensureOwn(parts, base.digest, signal)
-  return convertAdapter(folder, target, { base: readAdapterBase(path), signal })
+  return describeScratch(scratch, name)
 }
 
 /** Types that are written without the quantiser. */
 const TYPES: Readonly<Record<string, ConvertType>> = { F32: "f32", F16: "f16", BF16: "bf16" }
 
-/** The type to convert to: what is wanted, when the converter can write it without loss of its own. */
+/**
+ * The type to convert to: what is wanted, when the converter can write it without loss of its own; the source of a
+ * quantisation; as many bits as the original has when nothing is wanted.
+ */
 export function convertType(quantization = ""): ConvertType {
-  return TYPES[quantization] ?? "auto"
+  return quantization === "" ? "source" : (TYPES[quantization] ?? "auto")
 }
 
 /** The error for files of which none is a model. */

@@ -7,6 +7,7 @@
  * @module
  */
 
+import type { ModelFacts } from "../gguf/facts.ts"
 import type { Digest } from "../store/digest.ts"
 import { type Layer, type Manifest, MEDIA_TYPES, type ModelConfig } from "../store/manifest.ts"
 import { type ModelName, parseName, shortName, splitSource } from "../store/name.ts"
@@ -14,26 +15,30 @@ import { readTexts, type ResolvedTexts } from "../store/resolve.ts"
 import { readConfig, type StoredModel } from "../store/store.ts"
 import { blobsOf } from "../store/writer.ts"
 import { CriaError } from "../util/errors.ts"
+import { blobFile, ensureOwn } from "./blobs.ts"
+import { chatFormatOf } from "./chat-format.ts"
 import {
   type ConversionJob,
-  convertedLayers,
+  convertFiles,
   convertType,
   isConvertible,
   noModelFiles,
 } from "./conversion.ts"
 import { checkTexts, configOf, type CreateTexts, textLayers } from "./create-texts.ts"
+import { checkFileName } from "./file-name.ts"
 import type { Progress } from "./progress.ts"
 import { parseQuantization } from "./quantization.ts"
+import { quantizeFile } from "./requantize.ts"
+import { Scratch } from "./scratch.ts"
 import {
   type CreateParts,
-  describeLayer,
-  ensureOwn,
-  ggufLayers,
+  fileOfLayer,
+  ggufFiles,
   isGguf,
-  quantizeLayer,
+  layerOf,
+  type WeightsFile,
   type WeightsLayer,
 } from "./weights.ts"
-import { checkFileName } from "./workspace.ts"
 
 /** What to create. */
 export interface CreateRequest {
@@ -48,10 +53,12 @@ export interface CreateRequest {
   readonly draftQuantize?: string | undefined
   /** Blob with an importance matrix for the quantiser. */
   readonly imatrix?: Digest | undefined
+  /** Blobs that were uploaded for this model alone: afterwards those go that no model has. */
+  readonly discard: readonly Digest[]
 }
 
 /** What creating works with, and what it does with a base that is not installed. */
-export interface CreateContext extends CreateParts {
+export interface CreateContext extends Omit<CreateParts, "scratch"> {
   /** Installs a model that is not here. */
   readonly pull?: (name: ModelName, signal: AbortSignal) => AsyncIterable<Progress>
   /** Keep blobs that the replaced model had. */
@@ -71,7 +78,7 @@ const NO_TEXTS: ResolvedTexts = {
 
 /** What the new model begins with. */
 interface Base {
-  readonly weights: readonly WeightsLayer[]
+  readonly weights: readonly WeightsFile[]
   /** Layers of types that are carried along unread. */
   readonly others: readonly Layer[]
   readonly texts: ResolvedTexts
@@ -89,24 +96,31 @@ export async function* createModel(
   signal: AbortSignal,
 ): AsyncGenerator<Progress, void> {
   const name = checkRequest(request)
+  requireBlobs(context, request)
+  using scratch = new Scratch(context.writer)
+  const parts = { ...context, scratch }
   const base =
     request.from === undefined
-      ? yield* baseOfFiles(context, request, signal)
+      ? yield* baseOfFiles(parts, request, signal)
       : yield* baseOfModel(context, request.from, signal)
   const model = base.weights.findLast(({ mediaType }) => mediaType === MEDIA_TYPES.model)
-  const adapters = yield* adapterLayers(context, request, model, signal)
-  const draft = yield* draftLayers(context, request, signal)
-  const kept = base.weights.filter((layer) => !isReplaced(layer, adapters, draft))
-  const weights: WeightsLayer[] = [...draft]
-  for (const layer of [...kept, ...adapters]) {
-    const isModel = layer.mediaType === MEDIA_TYPES.model
-    weights.push(
+  const adapters = yield* adaptersOf(parts, request, model, signal)
+  const drafts = yield* draftsOf(parts, request, signal)
+  const kept = base.weights.filter((file) => !isReplaced(file, adapters, drafts))
+  const files: WeightsFile[] = [...drafts]
+  for (const file of [...kept, ...adapters]) {
+    const isModel = file.mediaType === MEDIA_TYPES.model
+    files.push(
       isModel && request.quantize !== undefined
-        ? yield* quantizeLayer(context, layer, quantization(request, request.quantize), signal)
-        : layer,
+        ? yield* quantizeFile(parts, file, quantization(request, request.quantize), signal)
+        : file,
     )
   }
+  const weights: WeightsLayer[] = []
+  for (const file of files) weights.push(yield* layerOf(parts, file, signal))
   yield* install({ context, name, request, base, weights }, signal)
+  if (request.discard.length > 0) await context.writer.removeUnreferenced(request.discard)
+  if (drafts.length > 0) yield { status: "the DRAFT model is kept, but not used yet" }
   yield { status: "success" }
 }
 
@@ -129,6 +143,15 @@ function checkRequest(request: CreateRequest): ModelName {
   if (request.from !== undefined) sourceName(request.from)
   checkTexts(request.texts)
   return name
+}
+
+/** What is not here is said at once, so that the client can upload it. */
+function requireBlobs(context: CreateContext, request: CreateRequest): void {
+  const { files, adapters, draftFiles, imatrix } = request
+  const digests = [files, adapters, draftFiles].flatMap((some) => [...some.values()])
+  for (const digest of [...digests, ...(imatrix === undefined ? [] : [imatrix])]) {
+    blobFile(context, digest)
+  }
 }
 
 function sourceName(from: string): ModelName {
@@ -179,93 +202,113 @@ const WEIGHTS_TYPES: readonly string[] = [
 
 function readBase(context: CreateContext, { manifest, name }: StoredModel): Base {
   const { store } = context
-  const derived = manifest.layers.map((layer) => ({ ...layer, from: shortName(name) }))
-  const weights = derived
-    .filter(({ mediaType }) => WEIGHTS_TYPES.includes(mediaType))
-    .map((layer) => ({ ...layer, facts: describeLayer(context, layer), isNew: false }))
+  const from = shortName(name)
+  const ofTypes = (types: readonly string[]) =>
+    manifest.layers.filter(({ mediaType }) => types.includes(mediaType))
+  const known = [...TEXT_TYPES, ...WEIGHTS_TYPES]
   return {
-    weights,
-    others: derived.filter(
-      ({ mediaType }) => !TEXT_TYPES.includes(mediaType) && !WEIGHTS_TYPES.includes(mediaType),
-    ),
+    weights: ofTypes(WEIGHTS_TYPES).map((layer) => fileOfLayer(context, layer, from)),
+    others: manifest.layers
+      .filter(({ mediaType }) => !known.includes(mediaType))
+      .map((layer) => ({ ...layer, from })),
     texts: readTexts(store, manifest),
     config: readConfig(store, manifest),
   }
 }
 
 async function* baseOfFiles(
-  context: CreateContext,
+  parts: CreateParts,
   request: CreateRequest,
   signal: AbortSignal,
 ): AsyncGenerator<Progress, Base> {
-  const weights = yield* fileLayers(context, request, { files: request.files }, signal)
-  return { weights, others: [], texts: NO_TEXTS, config: {} }
+  const weights = yield* weightsFiles(parts, request, { files: request.files }, signal)
+  const model = weights.findLast(({ mediaType }) => mediaType === MEDIA_TYPES.model)
+  const isAsked = Boolean(request.texts.template) || model?.facts.poolingType !== undefined
+  const params = model === undefined || isAsked ? undefined : yield* stopsOf(model.facts)
+  return { weights, others: [], texts: { ...NO_TEXTS, params }, config: {} }
 }
 
-/** Layers of files in either form; `base` is the model that an adapter is for. */
-async function* fileLayers(
-  context: CreateContext,
+/** Says how the model will be asked; the texts at which its answers end. */
+async function* stopsOf({
+  chatTemplate = "",
+}: ModelFacts): AsyncGenerator<Progress, ResolvedTexts["params"]> {
+  const format = chatFormatOf(chatTemplate)
+  if (format !== undefined) {
+    yield { status: `using autodetected template ${format.name}` }
+    return { stop: format.stops }
+  }
+  const status =
+    chatTemplate === ""
+      ? "no chat template: the model gets prompts as they are"
+      : "using the chat template of the model's file"
+  yield { status }
+  return undefined
+}
+
+/** Files in either form; `base` is the model that an adapter is for. */
+async function* weightsFiles(
+  parts: CreateParts,
   request: CreateRequest,
   { files, base }: Pick<ConversionJob, "files" | "base">,
   signal: AbortSignal,
-): AsyncGenerator<Progress, WeightsLayer[]> {
+): AsyncGenerator<Progress, WeightsFile[]> {
   if (isConvertible(files)) {
     const type = convertType(request.quantize && parseQuantization(request.quantize))
     const { model: name } = parseName(request.model)
-    return yield* convertedLayers(context, { files, name, type, base }, signal)
+    return [yield* convertFiles(parts, { files, name, type, base }, signal)]
   }
   for (const [name, digest] of files) {
-    if (!(await isGguf(await ensureOwn(context, digest, signal)))) throw noModelFiles([name])
+    if (!(await isGguf(blobFile(parts, digest)))) throw noModelFiles([name])
   }
-  return yield* ggufLayers(context, files, signal)
+  return yield* ggufFiles(parts, files, signal)
 }
 
-async function* adapterLayers(
-  context: CreateContext,
+async function* adaptersOf(
+  parts: CreateParts,
   request: CreateRequest,
-  base: WeightsLayer | undefined,
+  base: WeightsFile | undefined,
   signal: AbortSignal,
-): AsyncGenerator<Progress, WeightsLayer[]> {
+): AsyncGenerator<Progress, WeightsFile[]> {
   const { adapters: files } = request
   if (files.size === 0) return []
-  const layers = yield* fileLayers(context, request, { files, base }, signal)
-  if (layers.length > 1) {
+  const found = yield* weightsFiles(parts, request, { files, base }, signal)
+  if (found.length > 1) {
     throw new CriaError("invalid-input", "only one adapter is currently supported")
   }
-  if (layers.some(({ mediaType }) => mediaType !== MEDIA_TYPES.adapter)) {
+  if (found.some(({ mediaType }) => mediaType !== MEDIA_TYPES.adapter)) {
     const text = "Cannot use the file of ADAPTER: it is a model, expected a LoRA adapter"
     throw new CriaError("invalid-input", text)
   }
-  return layers
+  return found
 }
 
-async function* draftLayers(
-  context: CreateContext,
+async function* draftsOf(
+  parts: CreateParts,
   request: CreateRequest,
   signal: AbortSignal,
-): AsyncGenerator<Progress, WeightsLayer[]> {
+): AsyncGenerator<Progress, WeightsFile[]> {
   if (request.draftFiles.size === 0) return []
-  const layers: WeightsLayer[] = []
-  const files = request.draftFiles
-  for (const layer of yield* fileLayers(context, request, { files }, signal)) {
+  const found: WeightsFile[] = []
+  const wanted = { ...request, quantize: request.draftQuantize }
+  for (const file of yield* weightsFiles(parts, wanted, { files: request.draftFiles }, signal)) {
     const type = request.draftQuantize
     const quantized =
       type === undefined
-        ? layer
-        : yield* quantizeLayer(context, layer, quantization(request, type), signal)
-    layers.push({ ...quantized, mediaType: MEDIA_TYPES.draft })
+        ? file
+        : yield* quantizeFile(parts, file, quantization(request, type), signal)
+    found.push({ ...quantized, mediaType: MEDIA_TYPES.draft })
   }
-  return layers
+  return found
 }
 
 /** A new adapter or draft takes the place of the base's. */
 function isReplaced(
-  { mediaType }: Layer,
-  adapters: readonly Layer[],
-  draft: readonly Layer[],
+  { mediaType }: WeightsFile,
+  adapters: readonly WeightsFile[],
+  drafts: readonly WeightsFile[],
 ): boolean {
   if (mediaType === MEDIA_TYPES.adapter) return adapters.length > 0
-  return mediaType === MEDIA_TYPES.draft && draft.length > 0
+  return mediaType === MEDIA_TYPES.draft && drafts.length > 0
 }
 
 /** A model that only has to be written down. */
@@ -292,7 +335,7 @@ async function* install(prepared: Prepared, signal: AbortSignal): AsyncGenerator
   for (let attempt = 1; ; attempt++) {
     // Each attempt begins where the one before has ended.
     for (const { digest } of [...weights, ...base.others]) {
-      await ensureOwn(context, digest, signal)
+      yield* ensureOwn(context, digest, signal)
     }
     const { manifest, statuses } = await writeTexts(prepared, models)
     if (attempt === 1) {

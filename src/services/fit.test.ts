@@ -6,12 +6,12 @@ const GIB = 2 ** 30
 
 /** An 8B model as it is found on the web. */
 const QUANTS = [
-  { tag: "BF16", label: "BF16", bytes: 16 * GIB, files: 1 },
-  { tag: "Q8_0", label: "Q8_0", bytes: 8.5 * GIB, files: 1 },
-  { tag: "Q6_K", label: "Q6_K", bytes: 6.6 * GIB, files: 2 },
-  { tag: "Q5_K_M", label: "Q5_K_M", bytes: 5.7 * GIB, files: 1 },
-  { tag: "Q4_K_M", label: "Q4_K_M", bytes: 4.9 * GIB, files: 1 },
-  { tag: "Q2_K", label: "Q2_K", bytes: 3.2 * GIB, files: 1 },
+  { tag: "BF16", label: "BF16", bytes: 16 * GIB, files: 1, parts: [] },
+  { tag: "Q8_0", label: "Q8_0", bytes: 8.5 * GIB, files: 1, parts: [] },
+  { tag: "Q6_K", label: "Q6_K", bytes: 6.6 * GIB, files: 2, parts: [] },
+  { tag: "Q5_K_M", label: "Q5_K_M", bytes: 5.7 * GIB, files: 1, parts: [] },
+  { tag: "Q4_K_M", label: "Q4_K_M", bytes: 4.9 * GIB, files: 1, parts: [] },
+  { tag: "Q2_K", label: "Q2_K", bytes: 3.2 * GIB, files: 1, parts: [] },
 ]
 const SHAPE = { kvBytesPerToken: 128 * 1024, trainedTokens: 131_072 }
 

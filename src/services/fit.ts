@@ -7,7 +7,7 @@
  * @module
  */
 
-import { isUnquantized, type Quant } from "../registry/quants.ts"
+import { isAvailable, isUnquantized, type Quant } from "../registry/quants.ts"
 import { CriaError } from "../util/errors.ts"
 import { formatBytes } from "../util/units.ts"
 
@@ -75,14 +75,20 @@ export function chosenQuant(fits: readonly QuantFit[], name: string): QuantFit {
 }
 
 /** Says what was chosen and why, in one line. */
-export function explainChoice({ label, bytes, place, contextTokens }: QuantFit): string {
-  const where = {
-    gpu: "the largest that fits on the GPU",
-    partly: "the largest that fits on GPU and CPU together",
-    cpu: "the largest that fits in memory",
-    none: "asked for",
+export function explainChoice({ label, bytes, files, place, contextTokens }: QuantFit): string {
+  const size = files > 1 ? `${formatBytes(bytes)} in ${files} files` : formatBytes(bytes)
+  const tokens = `${contextTokens} tokens of context`
+  const why = {
+    gpu: `the largest that fits on the GPU, with ${tokens}`,
+    partly: `the largest that fits on GPU and CPU together, with ${tokens}`,
+    cpu: `the largest that fits in memory, with ${tokens}`,
+    // Of several none would have been chosen.
+    none:
+      contextTokens > 0
+        ? `the only one, but this machine has room for no more than ${tokens}`
+        : "the only one, but too large for the memory of this machine",
   }[place]
-  return `chose ${label} (${formatBytes(bytes)}): ${where}, with ${contextTokens} tokens of context`
+  return `chose ${label} (${size}): ${why}`
 }
 
 function fitQuant(quant: Quant, shape: ContextShape, memory: Memory): QuantFit {
@@ -104,8 +110,8 @@ function fitQuant(quant: Quant, shape: ContextShape, memory: Memory): QuantFit {
 
 /** Weights as they were trained answer no better than the best quantisation, and take twice the memory. */
 function bestOf(fits: readonly QuantFit[]): QuantFit | undefined {
-  const single = fits.filter(({ files }) => files === 1)
-  const quantized = single.filter(({ label }) => !isUnquantized(label))
+  const available = fits.filter(isAvailable)
+  const quantized = available.filter(({ label }) => !isUnquantized(label))
   const largest = (candidates: readonly QuantFit[], ...places: readonly Place[]) =>
     candidates
       .filter(({ place }) => places.includes(place))
@@ -114,6 +120,6 @@ function bestOf(fits: readonly QuantFit[]): QuantFit | undefined {
   return (
     largest(quantized, "gpu") ??
     largest(quantized, "partly", "cpu") ??
-    largest(single, "gpu", "partly", "cpu")
+    largest(available, "gpu", "partly", "cpu")
   )
 }

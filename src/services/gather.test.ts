@@ -1,7 +1,15 @@
 import { describe, expect, test } from "bun:test"
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs"
 import { homedir, tmpdir } from "node:os"
-import { dirname, join } from "node:path"
+import { dirname, join, relative } from "node:path"
 
 import { parseModelfile } from "../modelfile/parse.ts"
 import { gatherFiles } from "./gather.ts"
@@ -93,6 +101,16 @@ describe("gatherFiles() — FROM", () => {
       }),
     )
     expect(homedir()).not.toBe("")
+  })
+
+  test.skipIf(!existsSync("/etc/passwd"))("that of a user is ~ and the name", () => {
+    using folder = new Folder().with("m.gguf")
+    const [user = "", , , , , home = ""] = readFileSync("/etc/passwd", "utf8").split(":")
+    const path = `~${user}/${relative(home, join(folder.path, "m.gguf"))}`
+    expect([...folder.gather(`FROM ${path}`).files.keys()]).toEqual(["m.gguf"])
+    expect(() => folder.gather("FROM ~no-such-user/m.gguf")).toThrow(
+      'Cannot find "~no-such-user/m.gguf"',
+    )
   })
 })
 

@@ -6,7 +6,15 @@
  * @module
  */
 
-import { globSync, lstatSync, readdirSync, realpathSync, statSync } from "node:fs"
+import {
+  existsSync,
+  globSync,
+  lstatSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  statSync,
+} from "node:fs"
 import { homedir } from "node:os"
 import { basename, dirname, join, relative, resolve, sep } from "node:path"
 
@@ -59,9 +67,28 @@ export function gatherFiles(commands: readonly ModelfileCommand[], folder: strin
   }
 }
 
-/** `~` and `~/x` are the home folder; relative paths begin at the Modelfile's. */
+/** `~` is the home folder, `~ann` that of a user; relative paths begin at the Modelfile's. */
 function expand(path: string, folder: string): string {
-  return resolve(folder, path.replace(/^~(?=$|[/\\])/, homedir()))
+  const [start = "", user = ""] = /^~([^/\\]*)/.exec(path) ?? []
+  if (start === "") return resolve(folder, path)
+  const home = user === "" ? homedir() : homeOf(user)
+  return home === undefined ? resolve(folder, path) : join(home, path.slice(start.length))
+}
+
+/** The home folder of a user; undefined when there is no such user. */
+function homeOf(user: string): string | undefined {
+  const listed = homeIn("/etc/passwd", user)
+  if (listed !== undefined) return listed
+  // Not all systems list their users in a file.
+  const beside = join(dirname(homedir()), basename(user))
+  return statSync(beside, { throwIfNoEntry: false })?.isDirectory() === true ? beside : undefined
+}
+
+function homeIn(file: string, user: string): string | undefined {
+  if (!existsSync(file)) return undefined
+  const lines = readFileSync(file, "utf8").split("\n")
+  const fields = lines.map((line) => line.split(":")).find(([name]) => name === user)
+  return fields?.[5]
 }
 
 /** Undefined when there is nothing and the text may be the name of a model. */
@@ -70,7 +97,8 @@ function existingPath(text: string, folder: string): string | undefined {
   if (text === "" || text.includes("\0") || text.length > 4096) return undefined
   const path = expand(text, folder)
   if (statSync(path, { throwIfNoEntry: false }) !== undefined) return path
-  if (!/^(?:\.{1,2}|~)?[/\\]|\.(?:gguf|safetensors|bin)$|^[A-Za-z]:\\/.test(text)) return undefined
+  if (!/^(?:\.{1,2}|~[^/\\]*)?[/\\]|\.(?:gguf|safetensors|bin)$|^[A-Za-z]:\\/.test(text))
+    return undefined
   throw new CriaError("not-found", `Cannot find "${text}"`, {
     hint: `Paths begin at the folder of the Modelfile, ${folder}`,
   })

@@ -319,6 +319,22 @@ describe("Generator — options", () => {
     expect(app.requests[0]?.sampling.seed).toBe(3)
   })
 
+  test("for guessing tokens are logged once, and so is a DRAFT: nothing uses them", async () => {
+    await using app = await appWith({ ...ABLE, hasDraft: true })
+    await run(app, { options: { draft_num_predict: 4 } })
+    await run(app, { options: { draft_num_predict: 4 } })
+    await run(app, { options: { draft_num_predict: 0 } })
+    expect(app.complaints).toEqual([
+      "speculative decoding is not available tiny:latest DRAFT, draft_num_predict",
+      "speculative decoding is not available tiny:latest DRAFT",
+    ])
+  })
+
+  test("a model that requires a later Ollama is run: it is no version of cria", async () => {
+    await using app = await appWith({ ...ABLE, config: { requires: "99.0.0" } })
+    expect(await run(app)).toHaveLength(2)
+  })
+
   test.each<[Record<string, unknown>, string]>([
     [{ temperature: "hot" }, 'option "temperature" must be of type float32'],
     [{ num_ctx: "4k" }, 'option "num_ctx" must be of type integer'],

@@ -105,6 +105,8 @@ export class Generator {
   readonly #pool: Pool<ModelRunner>
   readonly #config: Config
   readonly #log: Logger
+  /** Models whose owner was told what is not used of them. */
+  readonly #told = new Set<string>()
 
   constructor(parts: { resolver: Resolver; pool: Pool<ModelRunner>; config: Config; log: Logger }) {
     this.#resolver = parts.resolver
@@ -187,6 +189,7 @@ export class Generator {
     keepAliveMs: number | undefined,
     signal: AbortSignal | undefined,
   ): Promise<Lease<ModelRunner>> {
+    this.#tellUnused(model, options)
     const spec: ModelSpec = {
       key: runnerKey(model),
       load: loadOptionsOf(model, options, this.#config),
@@ -197,6 +200,18 @@ export class Generator {
       signal?.throwIfAborted()
       throw asLoadFailure(error)
     }
+  }
+
+  /** Nothing guesses further tokens yet. Answers are the same; who made the model expects them sooner. */
+  #tellUnused({ name, stored }: RunnableModel, options: Options): void {
+    const unused = [
+      ...(stored.draftPath === undefined ? [] : ["DRAFT"]),
+      ...((options.draft_num_predict ?? 0) > 0 ? ["draft_num_predict"] : []),
+    ].join(", ")
+    const key = `${stored.id} ${unused}`
+    if (unused === "" || this.#told.has(key)) return
+    this.#told.add(key)
+    this.#log.warn("speculative decoding is not available", { model: name, unused })
   }
 }
 

@@ -9,13 +9,14 @@ import { readRegularFile } from "../store/files.ts"
 import type { Store } from "../store/folder-store.ts"
 import { MANIFEST_BYTES_MAX } from "../store/manifest.ts"
 import { manifestPath, type ModelName, parseName, sameName, shortName } from "../store/name.ts"
-import type { StoredModel } from "../store/store.ts"
+import type { ModelStore, StoredModel } from "../store/store.ts"
 import { blobsOf, type PutBlob } from "../store/writer.ts"
 import { assert, CriaError } from "../util/errors.ts"
+import { drain } from "../util/iterate.ts"
+import { ensureOwn } from "./blobs.ts"
 import { type CreateContext, createModel, type CreateRequest } from "./create.ts"
 import type { Progress } from "./progress.ts"
 import { type Stores, storeWriter } from "./stores.ts"
-import { ensureOwn } from "./weights.ts"
 
 export { type Digest, parseDigest }
 
@@ -64,8 +65,8 @@ export class Library {
     }
     if (sameName(model.name, to)) return
     const writer = storeWriter(this.#stores)
-    const parts = { store: this.#stores.all, writer, command: [] }
-    for (const digest of blobsOf(model.manifest)) await ensureOwn(parts, digest, signal)
+    const parts = { store: this.#stores.all, writer }
+    for (const digest of blobsOf(model.manifest)) await drain(ensureOwn(parts, digest, signal))
     const replaced = await writer.writeManifest(to, manifestBytes(this.#stores.folders, model), {
       signal,
     })
@@ -77,20 +78,25 @@ export class Library {
   /**
    * Removes a model and the blobs that only it has.
    *
-   * @throws {CriaError} `invalid-input`, `not-found`; `unavailable` when it is in a store that is only read.
+   * @returns Where there is another of this name, which is listed now: `"<folder>", which is only read`. Undefined when
+   *   there is none.
+   * @throws {CriaError} `invalid-input`, `not-found`; `unavailable` when it is only in a store that is only read.
    */
-  async remove(text: string): Promise<void> {
+  async remove(text: string): Promise<string | undefined> {
     const name = nameOr(text, `name ${JSON.stringify(text)} is invalid`)
-    if (this.#stores.own !== undefined && (await storeWriter(this.#stores).removeModel(name)))
-      return
+    const isOwn = this.#stores.own !== undefined
+    const isRemoved = isOwn && (await storeWriter(this.#stores).removeModel(name))
+    const place = this.#placeOfAnother(name)
+    if (isRemoved) return place
+    if (place === undefined) throw new CriaError("not-found", `model '${text}' not found`)
+    throw new CriaError("unavailable", `Cannot remove "${shortName(name)}": it is in ${place}`)
+  }
+
+  /** Of what can be listed and not removed. */
+  #placeOfAnother(name: ModelName): string | undefined {
     const other = this.#stores.folders.find((store) => store.readOnly && isIn(store, name))
-    if (other === undefined && this.#stores.all.find(name) === undefined) {
-      throw new CriaError("not-found", `model '${text}' not found`)
-    }
-    const place =
-      other === undefined ? "it is built in" : `it is in "${other.root}", which is only read`
-    const hint = other === undefined ? {} : { hint: `ollama rm ${shortName(name)}` }
-    throw new CriaError("unavailable", `Cannot remove "${shortName(name)}": ${place}`, hint)
+    if (other !== undefined) return `"${other.root}", which is only read`
+    return isIn(this.#stores.all, name) ? "the executable" : undefined
   }
 
   /** Whether some store has a blob. */
@@ -101,14 +107,16 @@ export class Library {
   /**
    * Stores an upload.
    *
-   * @throws {CriaError} `invalid-input` when it has another digest; nothing is stored then.
+   * @param options.size Bytes that the client has announced.
+   * @throws {CriaError} `invalid-input` when it has another digest, `unavailable` without room for it; nothing is stored
+   *   then.
    */
   async putBlob(
     digest: Digest,
     content: AsyncIterable<Uint8Array>,
-    signal: AbortSignal,
+    { size, signal }: { readonly size: number; readonly signal: AbortSignal },
   ): Promise<PutBlob> {
-    return storeWriter(this.#stores).putStream(content, { expected: digest, signal })
+    return storeWriter(this.#stores).putStream(content, { expected: digest, size, signal })
   }
 }
 
@@ -127,8 +135,13 @@ export function manifestBytes(
   return bytes
 }
 
-function isIn(store: Store, name: ModelName): boolean {
-  return store.find(name) !== undefined
+function isIn(store: ModelStore, name: ModelName): boolean {
+  try {
+    return store.find(name) !== undefined
+  } catch {
+    // It is there and cannot be read.
+    return true
+  }
 }
 
 function nameOr(text: string, message: string): ModelName {

@@ -15,6 +15,12 @@ import { VERSION } from "../version.ts"
 /** Registries that do not answer within this are given up. */
 const REPLY_MS = 30_000
 
+/** So long a slow line that is shared by many parts may take none of one of them. */
+const SEND_MS = 60_000
+
+/** Registries with a slow storage copy a large blob when it is finished, and answer when that is done. */
+const STORE_MS = 15 * 60_000
+
 /** All authorities of a system are some 300 kB. */
 const CA_BYTES_MAX = 16 * 2 ** 20
 
@@ -22,7 +28,7 @@ const CA_BYTES_MAX = 16 * 2 ** 20
 export function networkOf({ caFile }: Pick<Config, "caFile">): Network {
   const ca =
     caFile === undefined ? undefined : readRegularFile(caFile, CA_BYTES_MAX).bytes.toString("utf8")
-  return { userAgent: userAgent(), ca, replyMs: REPLY_MS }
+  return { userAgent: userAgent(), ca, replyMs: REPLY_MS, sendMs: SEND_MS, storeMs: STORE_MS }
 }
 
 /** Files that may hold the user's key: Ollama's, then our own, which is made when there is none. */

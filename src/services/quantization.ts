@@ -63,3 +63,12 @@ export function checkQuantization(source: string, type: string): boolean {
   const text = "quantization is only supported for F16, BF16 and F32 models"
   throw new CriaError("invalid-input", text, { hint: `This model is ${source} already` })
 }
+
+/**
+ * The least bytes that a model can take after it was quantised: the number in a type's name are the bits of a weight
+ * without scales, and no tensor gets fewer.
+ */
+export function quantizedBytesMin({ tensors }: GgufHeader, type: string): number {
+  const bits = Number(/\d+/.exec(type)?.[0] ?? 0)
+  return Math.ceil((tensors.reduce((sum, { elements }) => sum + elements, 0) * bits) / 8)
+}

@@ -11,9 +11,14 @@ import { type ModelFacts, modelFacts } from "../gguf/facts.ts"
 import type { GgufHeader } from "../gguf/format.ts"
 import { readModel } from "../gguf/split.ts"
 import { fullName, parseName, shortName, splitSource } from "../store/name.ts"
-import { type ResolvedModel, resolveModel } from "../store/resolve.ts"
+import {
+  findRemote,
+  remoteError,
+  type RemoteModel,
+  type ResolvedModel,
+  resolveModel,
+} from "../store/resolve.ts"
 import type { ModelStore } from "../store/store.ts"
-import { CriaError } from "../util/errors.ts"
 import { canThink, hasTools, isGptOss, readTemplate, usesGoTemplate } from "./template.ts"
 
 /** What a model can do, in the words of Ollama's API. */
@@ -75,7 +80,7 @@ export class Resolver {
    */
   resolve(requested: string, purpose: Purpose = "inference"): RunnableModel {
     const { base, source } = splitSource(requested)
-    if (source === "cloud") throw cloudError(purpose)
+    if (source === "cloud") throw remoteError(purpose === "details" ? "details" : "model")
     const name = parseName(base)
     const quoted = purpose === "details" ? shortName(name) : requested
     const stored = resolveModel(this.store, name, quoted)
@@ -90,6 +95,12 @@ export class Resolver {
       capabilities: capabilitiesOf(stored, facts, template),
       template,
     }
+  }
+
+  /** The stub of a model that answers on another machine; undefined when the name is not that of one. */
+  remote(requested: string): RemoteModel | undefined {
+    const { base, source } = splitSource(requested)
+    return source === "cloud" ? undefined : findRemote(this.store, parseName(base))
   }
 
   /** A template that cannot be read is no reason not to describe a model. */
@@ -124,12 +135,6 @@ function keepLatest<T>(known: Map<string, T>, key: string, value: T): void {
   known.set(key, value)
   const [oldest] = known.keys()
   if (known.size > KNOWN_MAX && oldest !== undefined) known.delete(oldest)
-}
-
-/** Ollama's words. Its status is 403, for which we have no code; clients look at the words. */
-function cloudError(purpose: Purpose): CriaError {
-  const what = purpose === "details" ? "remote model details are" : "remote model is"
-  return new CriaError("invalid-input", `ollama cloud is disabled: ${what} unavailable`)
 }
 
 /** Models with the same files share a runner, whatever their texts and parameters. */

@@ -14,6 +14,7 @@ import type { ChatEvent } from "../chat/message.ts"
 import { type Config, readConfig } from "../config.ts"
 import { encodeGguf, type GgufInput, packStrings, text, u32 } from "../gguf/write.ts"
 import { Pool } from "../pool/pool.ts"
+import { mirrorHost } from "../registry/hub.ts"
 import { loadIdentity } from "../registry/identity.ts"
 import type { AnswerRequest, EngineStatus, LoadedFacts, LoadOptions } from "../runner/protocol.ts"
 import { blobFilePath, parseDigest } from "../store/digest.ts"
@@ -43,10 +44,18 @@ export interface TestModel {
   readonly licenses?: readonly string[]
   /** Go template. */
   readonly template?: string
+  /** Metadata of a projector. */
+  readonly projector?: Readonly<Record<string, GgufInput>>
+  readonly hasDraft?: boolean
+  /** The model that the weights were taken from. */
+  readonly from?: string
 }
 
 /** A chat template of a model that can think and call tools. */
 export const ABLE_TEMPLATE = "{{ tools }}{{ messages }}<think></think>"
+
+/** Starts this program as a process of its own. */
+const SELF = [process.execPath, join(import.meta.dirname, "../main.ts")]
 
 /** Usage of every scripted answer. */
 export const TEST_USAGE = {
@@ -204,20 +213,20 @@ export class TestApp implements App {
     const { goTemplate } = this.config
     const store = openStore(this.folder.root, { readOnly: false })
     this.stores = { own: store, folders: [store], all: store }
-    this.library = new Library(this.stores, { keepsUnused: false, command: [] })
+    this.library = new Library(this.stores, { keepsUnused: false, command: SELF })
     this.transfers = new Transfers({
       stores: this.stores,
       cache: join(this.folder.root, "cache"),
-      network: { userAgent: "cria/test", replyMs: 10_000 },
+      network: { userAgent: "cria/test", replyMs: 10_000, sendMs: 10_000, storeMs: 10_000 },
       auth: {
         credential: () => Promise.resolve(undefined),
         identity: () => loadIdentity([join(this.folder.root, "id_ed25519")]),
         realms: [],
       },
+      hub: { token: undefined, mirror: mirrorHost(env["HF_ENDPOINT"]) },
       policy: this.config,
       hardware: {
         cacheType: "f16",
-        token: undefined,
         devices: () => Promise.resolve([]),
       },
       patience: { tries: 3, pauseMs: 1, pauseMsMax: 5, stallMs: 1000, stealMs: 200 },
@@ -266,7 +275,13 @@ export class TestApp implements App {
 
   /** Installs a model; returns the path of its manifest. */
   async install(name: string, model: TestModel = {}): Promise<string> {
+    const { projector, hasDraft = false, from } = model
     const weights = await this.#weights(name, model)
+    const others = [
+      ...(projector === undefined ? [] : [[MEDIA_TYPES.projector, projector] as const]),
+      ...(hasDraft ? [[MEDIA_TYPES.draft, {}] as const] : []),
+    ]
+    const encoded = others.map(([type, fields]) => this.#gguf(type, fields))
     const layer = (mediaType: string, content: string | object | undefined): TestLayer[] => {
       if (content === undefined) return []
       const written = typeof content === "string" ? content : JSON.stringify(content)
@@ -275,7 +290,8 @@ export class TestApp implements App {
     return this.folder.model(
       name,
       [
-        weights,
+        { ...weights, ...(from === undefined ? {} : { from }) },
+        ...(await Promise.all(encoded)),
         ...layer(MEDIA_TYPES.template, model.template),
         ...layer(MEDIA_TYPES.system, model.system),
         ...layer(MEDIA_TYPES.params, model.params),
@@ -292,28 +308,30 @@ export class TestApp implements App {
     this.folder[Symbol.dispose]()
   }
 
-  /** Writes a GGUF file without tensors as a blob. */
-  async #weights(name: string, model: TestModel): Promise<TestLayer> {
+  #weights(name: string, model: TestModel): Promise<TestLayer> {
     const { architecture = "llama", chatTemplate, metadata = {} } = model
-    const pairs = new Map<string, GgufInput>([
-      ["general.architecture", text(architecture)],
-      ["general.name", text(name)],
-      ["general.file_type", u32(15)],
-      [`${architecture}.context_length`, u32(8192)],
-      [`${architecture}.embedding_length`, u32(2048)],
-      ["tokenizer.ggml.tokens", packStrings(["a", "b"])],
-      ...(chatTemplate === undefined
-        ? []
-        : [["tokenizer.chat_template", text(chatTemplate)] as const]),
-      ...Object.entries(metadata),
-    ])
-    const chunks = await Array.fromAsync(encodeGguf({ metadata: pairs, tensors: [] }))
+    return this.#gguf(MEDIA_TYPES.model, {
+      "general.architecture": text(architecture),
+      "general.name": text(name),
+      "general.file_type": u32(15),
+      [`${architecture}.context_length`]: u32(8192),
+      [`${architecture}.embedding_length`]: u32(2048),
+      "tokenizer.ggml.tokens": packStrings(["a", "b"]),
+      ...(chatTemplate === undefined ? {} : { "tokenizer.chat_template": text(chatTemplate) }),
+      ...metadata,
+    })
+  }
+
+  /** Writes a GGUF file without tensors as a blob. */
+  async #gguf(mediaType: string, fields: Readonly<Record<string, GgufInput>>): Promise<TestLayer> {
+    const metadata = new Map(Object.entries(fields))
+    const chunks = await Array.fromAsync(encodeGguf({ metadata, tensors: [] }))
     const bytes = Buffer.concat(chunks)
     const digest = parseDigest(`sha256:${hash("sha256", bytes, "hex")}`)
     const path = blobFilePath(this.folder.root, digest)
     mkdirSync(dirname(path), { recursive: true })
     writeFileSync(path, bytes)
-    return { mediaType: MEDIA_TYPES.model, digest, size: bytes.length }
+    return { mediaType, digest, size: bytes.length }
   }
 }
 

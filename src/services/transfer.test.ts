@@ -1,110 +1,21 @@
 import { describe, expect, test } from "bun:test"
 import { rejects } from "node:assert/strict"
 import { hash, randomBytes } from "node:crypto"
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, readdirSync, statfsSync, statSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 
 import { encodeGguf, type GgufInput, packStrings, text, u32 } from "../gguf/write.ts"
-import { CuttingProxy, FakeRegistry, rangeReply, slowReply } from "../registry/fake-registry.ts"
+import { CuttingProxy } from "../registry/cutting-proxy.ts"
+import { rangeReply } from "../registry/fake-hub.ts"
+import { FakeRegistry, slowReply } from "../registry/fake-registry.ts"
 import { formatNote } from "../registry/parts.ts"
+import { PATIENCE } from "../registry/retry.ts"
 import type { Device } from "../runner/devices.ts"
-import { blobFilePath, parseDigest } from "../store/digest.ts"
-import { openStore } from "../store/folder-store.ts"
-import { manifestPath, parseName } from "../store/name.ts"
-import { TestStore } from "../store/test-store.ts"
-import type { Progress } from "./progress.ts"
-import { Transfers } from "./transfer.ts"
+import { parseManifest } from "../store/manifest.ts"
+import { Chooser } from "./choose.ts"
+import { challenge, isMonotonic, Machine, statuses } from "./test-machine.ts"
 
 const MIB = 2 ** 20
-
-/** A store with transfers that are not patient. */
-class Machine implements AsyncDisposable {
-  readonly folder = new TestStore()
-  readonly store = openStore(this.folder.root, { readOnly: false })
-  readonly cache = join(this.folder.root, "cache")
-  readonly transfers: Transfers
-  signatures = 0
-
-  constructor(
-    options: {
-      devices?: Device[]
-      registries?: string[]
-      isOffline?: boolean
-      stallMs?: number
-      pauseMs?: number
-      stealMs?: number
-    } = {},
-  ) {
-    const { registries = [], isOffline = false, stallMs = 300, pauseMs = 1 } = options
-    const { stealMs = 60_000 } = options
-    this.transfers = new Transfers({
-      stores: { own: this.store, folders: [this.store], all: this.store },
-      network: { userAgent: "cria/test", replyMs: 5000 },
-      auth: {
-        credential: () => Promise.resolve(undefined),
-        identity: () => {
-          this.signatures++
-          return { publicKey: "key", sign: () => "signature" }
-        },
-        realms: [],
-      },
-      cache: this.cache,
-      hardware: {
-        cacheType: "f16",
-        token: undefined,
-        devices: () => Promise.resolve(options.devices ?? []),
-      },
-      policy: { registries, isOffline, keepsUnused: false },
-      patience: { tries: 4, pauseMs, pauseMsMax: 200, stallMs, stealMs },
-    })
-  }
-
-  pull(name: string, signal?: AbortSignal): Promise<Progress[]> {
-    return Array.fromAsync(this.transfers.pull(name, { insecure: true, signal }))
-  }
-
-  push(name: string): Promise<Progress[]> {
-    return Array.fromAsync(this.transfers.push(name, { insecure: true }))
-  }
-
-  /** The installed manifest. */
-  manifest(name: string): Buffer {
-    return readFileSync(manifestPath(this.store.root, parseName(name)))
-  }
-
-  blob(digest = ""): Buffer {
-    return readFileSync(this.path(digest))
-  }
-
-  path(digest: string): string {
-    return blobFilePath(this.store.root, parseDigest(digest))
-  }
-
-  /** Names in the folder of blobs. */
-  files(): string[] {
-    const folder = join(this.store.root, "blobs")
-    return existsSync(folder) ? readdirSync(folder).toSorted() : []
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.transfers[Symbol.asyncDispose]()
-    this.folder[Symbol.dispose]()
-  }
-}
-
-function statuses(progress: readonly Progress[]): string[] {
-  return [...new Set(progress.map(({ status }) => status))]
-}
-
-/** Whether no blob's progress ever went back. */
-function isMonotonic(progress: readonly Progress[]): boolean {
-  const last = new Map<string, number>()
-  return progress.every(({ digest = "", completed = 0 }) => {
-    const isForward = completed >= (last.get(digest) ?? 0)
-    last.set(digest, completed)
-    return isForward
-  })
-}
 
 const LARGE = randomBytes(40 * MIB + 12_345)
 
@@ -185,14 +96,15 @@ describe("pull", () => {
       return slowReply([bytes], () => gate.promise, { status, headers: head })
     }
     const leaving = machine.transfers.pull(`${registry.host}/me/a`, { insecure: true })
+    const staying = machine.transfers.pull(`${registry.host}/me/b`, { insecure: true })
     // "pulling manifest", then the first line of the blob: the download runs.
-    await leaving.next()
-    await leaving.next()
-    const staying = machine.pull(`${registry.host}/me/b`)
-    await Bun.sleep(100)
+    for (const pull of [leaving, staying]) {
+      await pull.next()
+      expect((await pull.next()).value?.digest).toBe(digest)
+    }
     await leaving.return(undefined)
     gate.resolve()
-    expect((await staying).at(-1)).toEqual({ status: "success" })
+    expect((await Array.fromAsync(staying)).at(-1)).toEqual({ status: "success" })
     expect(machine.blob(digest).equals(LARGE)).toBe(true)
     // 40 MiB are three parts.
     expect(registry.count(new RegExp(digest))).toBe(3)
@@ -228,6 +140,8 @@ describe("pull", () => {
       }
     }, /enough/)
     expect(machine.files().filter((name) => name.includes("-partial-")).length).toBeGreaterThan(0)
+    const pulls = join(machine.store.root, ".cria-pulls")
+    expect(readdirSync(pulls)).toHaveLength(1)
     registry.fault = () => undefined
     registry.log.length = 0
     const progress = await machine.pull(`${registry.host}/me/m`)
@@ -239,6 +153,7 @@ describe("pull", () => {
     expect(fetched).toBeLessThan(LARGE.length - 3 * half + 4 * MIB)
     expect(isMonotonic(progress)).toBe(true)
     expect(machine.files()).toHaveLength(2)
+    expect(readdirSync(pulls)).toEqual([])
   })
 
   test("goes on from what Ollama has left", async () => {
@@ -531,6 +446,27 @@ describe("pull — manifests that nobody should send", () => {
   })
 })
 
+describe("pull — room", () => {
+  test("has to be there for all blobs together", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const { bavail, bsize } = statfsSync(machine.store.root)
+    const size = Math.round(bavail * bsize * 0.7)
+    const layer = (hex: string) => ({
+      mediaType: "application/vnd.ollama.image.model",
+      digest: `sha256:${hex.repeat(32)}`,
+      size,
+    })
+    const manifest = { schemaVersion: 2, config: layer("ab"), layers: [layer("cd")] }
+    registry.manifests.set("me/m:latest", Buffer.from(JSON.stringify(manifest)))
+    await rejects(machine.pull(`${registry.host}/me/m`), {
+      code: "unavailable",
+      message: /^Cannot download to ".*blobs": needs .*, .* free$/,
+    })
+    expect(registry.count(/blobs/)).toBe(0)
+  })
+})
+
 /** A GGUF of a small model with a context of 32768 tokens. */
 async function smallModel(): Promise<Uint8Array> {
   const metadata = new Map<string, GgufInput>([
@@ -603,11 +539,15 @@ describe("pull — a repository with several quantisations", () => {
     const { registry, name } = await severalQuants()
     await using _ = registry
     registry.add("me/m:70b-q8_0", [Buffer.from("large")])
-    for (const fault of [() => undefined, noTags]) {
+    for (const [fault, status] of [
+      [() => undefined, /^pulling /],
+      // Whoever may not see the list learns why nothing was chosen.
+      [noTags, /^cannot choose a quantisation, taking latest: unauthorized: access denied$/],
+    ] as const) {
       await using machine = new Machine()
       registry.fault = fault
       const progress = await machine.pull(name)
-      expect(progress[1]?.status).toStartWith("pulling ")
+      expect(progress[1]?.status).toMatch(status)
       expect(machine.manifest(name)).toEqual(
         Buffer.from(registry.manifests.get("me/m:latest") ?? []),
       )
@@ -615,153 +555,79 @@ describe("pull — a repository with several quantisations", () => {
   })
 })
 
-function noTags({ path }: { path: string }): Response | undefined {
-  return path.includes("/tags/") ? new Response("no", { status: 401 }) : undefined
-}
+describe("pull — a choice with obstacles", () => {
+  const devices: Device[] = [{ name: "GPU", type: "gpu", totalBytes: 8 * 2 ** 30 }]
 
-describe("push", () => {
-  test("what was pushed can be pulled elsewhere, byte for byte", async () => {
-    await using registry = new FakeRegistry()
-    await using machine = new Machine()
-    const weights = machine.folder.blob("application/vnd.ollama.image.model", "weights")
-    machine.folder.model(`${registry.host}/me/m`, [weights])
-    const progress = await machine.push(`${registry.host}/me/m`)
-    expect(statuses(progress)).toEqual([
-      "retrieving manifest",
-      `pushing ${weights.digest.slice(7, 19)}`,
-      expect.stringMatching(/^pushing [0-9a-f]{12}$/),
-      "pushing manifest",
-      "success",
-    ])
-    await using other = new Machine()
-    await other.pull(`${registry.host}/me/m`)
-    expect(other.manifest(`${registry.host}/me/m`)).toEqual(
-      machine.manifest(`${registry.host}/me/m`),
-    )
-    expect(other.blob(weights.digest).toString()).toBe("weights")
+  test("a tag whose manifest is missing or damaged does not stand in the way of the others", async () => {
+    const { registry, name } = await severalQuants()
+    await using _ = registry
+    await using machine = new Machine({ devices })
+    registry.manifests.set("me/m:q6_K", Buffer.from("{}"))
+    registry.manifests.set("me/m:q5_K_M", Buffer.from("{}"))
+    registry.fault = ({ path }) =>
+      path.endsWith("/q5_K_M") ? new Response(null, { status: 404 }) : undefined
+    const progress = await machine.pull(name)
+    expect(progress[1]?.status).toMatch(/^chose Q8_0 /)
   })
 
-  test("what the registry has is not sent again", async () => {
-    await using registry = new FakeRegistry()
-    await using machine = new Machine()
-    const weights = machine.folder.blob("application/vnd.ollama.image.model", "weights")
-    machine.folder.model(`${registry.host}/me/m`, [weights])
-    await machine.push(`${registry.host}/me/m`)
-    registry.log.length = 0
-    await machine.push(`${registry.host}/me/m`)
-    expect(registry.count(/POST|PATCH/)).toBe(0)
+  test.each<[string, () => Response]>([
+    ["that is not there", () => new Response(null, { status: 404 })],
+    ["that is none", () => new Response("x".repeat(9000))],
+    [
+      "that does not come",
+      () => new Response(new ReadableStream({ pull: () => new Promise(() => {}) })),
+    ],
+  ])("a header %s: the sizes decide", async (_, reply) => {
+    const { registry, name } = await severalQuants()
+    await using owned = registry
+    expect(owned.log).toEqual([])
+    await using machine = new Machine({ devices, stallMs: 100 })
+    const smallest = Buffer.from(registry.manifests.get("me/m:q4_K_M") ?? [])
+    const { manifest } = parseManifest(smallest)
+    registry.fault = ({ path }) =>
+      path.endsWith(manifest.layers[0]?.digest ?? "?") ? reply() : undefined
+    const progress = await machine.pull(name)
+    expect(progress[1]?.status).toMatch(/^chose Q8_0 .* with 8192 tokens of context$/)
   })
 
-  test("a layer of another model of the registry is mounted", async () => {
+  test("only one quantisation, which is too large, is said to be that", async () => {
     await using registry = new FakeRegistry()
-    await using machine = new Machine()
-    const weights = machine.folder.blob("application/vnd.ollama.image.model", "weights")
-    registry.add("me/base:latest", [Buffer.from("weights")])
-    const derived = { ...weights, from: `${registry.host}/me/base:latest` }
-    machine.folder.model(`${registry.host}/me/m`, [derived])
-    registry.fault = ({ method, path }) =>
-      method === "HEAD" && path.includes("/me/m/") ? new Response(null, { status: 404 }) : undefined
-    await machine.push(`${registry.host}/me/m`)
-    expect(registry.count(/^PATCH/)).toBe(1)
-  })
-
-  test("an upload that breaks goes on where the registry is", async () => {
-    await using registry = new FakeRegistry()
-    await using machine = new Machine()
-    const content = randomBytes(6 * MIB).toString("latin1")
-    const weights = machine.folder.blob("application/vnd.ollama.image.model", content)
-    machine.folder.model(`${registry.host}/me/m`, [weights])
-    let broken = 0
-    registry.fault = ({ method, path }) => {
-      if (method !== "PATCH" || broken > 0) return undefined
-      broken++
-      // As much as came before the connection broke.
-      const id = path.split("/").at(-1) ?? ""
-      registry.uploads.set(id, Buffer.from(content).subarray(0, 2 * MIB))
-      return new Response("gone", { status: 502 })
+    await using machine = new Machine({ devices })
+    registry.add("me/m:q8_0", [Buffer.from("weights")])
+    const manifest = JSON.parse(String(registry.manifests.get("me/m:q8_0"))) as {
+      layers: { size: number }[]
     }
-    const progress = await machine.push(`${registry.host}/me/m`)
-    expect(isMonotonic(progress)).toBe(true)
-    expect(Buffer.from(registry.blobs.get(weights.digest) ?? []).equals(Buffer.from(content))).toBe(
-      true,
-    )
-  })
-
-  test("an upload that the registry has forgotten begins anew", async () => {
-    await using registry = new FakeRegistry()
-    await using machine = new Machine()
-    const weights = machine.folder.blob("application/vnd.ollama.image.model", "weights")
-    machine.folder.model(`${registry.host}/me/m`, [weights])
-    let isForgotten = false
-    registry.fault = ({ method }) => {
-      if (method === "PATCH" && !isForgotten) {
-        isForgotten = true
-        registry.uploads.clear()
-      }
-      return undefined
-    }
-    await machine.push(`${registry.host}/me/m`)
-    expect(registry.blobs.has(weights.digest)).toBe(true)
-    expect(registry.count(/^POST/)).toBe(3)
-  })
-
-  test("a storage that takes the parts itself gets no authorization", async () => {
-    await using registry = new FakeRegistry()
-    await using storage = new FakeRegistry()
-    await using machine = new Machine()
-    const weights = machine.folder.blob("application/vnd.ollama.image.model", "weights")
-    machine.folder.model(`${registry.host}/me/m`, [weights])
-    storage.fault = () => new Response(null, { status: 200 })
-    registry.fault = ({ method, path, headers }) => {
-      if (headers.get("Authorization") === null) return challenge(registry)
-      if (path === "/token") return Response.json({ token: "secret" })
-      if (method !== "PATCH") return undefined
-      const id = path.split("/").at(-1) ?? ""
-      registry.uploads.set(
-        id,
-        Buffer.from(path.includes("uploads") ? contentOf(machine, weights.digest, registry) : ""),
-      )
-      return new Response(null, {
-        status: 307,
-        headers: { Location: `${storage.origin}/bucket/1`, "Docker-Upload-Location": path },
-      })
-    }
-    await machine.push(`${registry.host}/me/m`)
-    expect(storage.log.map(({ line, authorization }) => [line, authorization])).toEqual([
-      ["PUT /bucket/1", null],
-      ["PUT /bucket/1", null],
-    ])
-  })
-
-  test("a model that is not installed, and one whose blob is damaged", async () => {
-    await using registry = new FakeRegistry()
-    await using machine = new Machine()
+    manifest.layers[0] = { ...manifest.layers[0], size: 2 ** 50 }
+    registry.manifests.set("me/m:q8_0", Buffer.from(JSON.stringify(manifest)))
     const seen: string[] = []
     await rejects(async () => {
-      for await (const { status } of machine.transfers.push("none", { insecure: true }))
+      for await (const { status } of machine.transfers.pull(`${registry.host}/me/m`, {
+        insecure: true,
+      })) {
         seen.push(status)
-    }, /model 'none:latest' not found/)
-    expect(seen).toEqual(["retrieving manifest", "couldn't retrieve manifest"])
-    const weights = machine.folder.blob("application/vnd.ollama.image.model", "weights")
-    machine.folder.model(`${registry.host}/me/m`, [weights])
-    writeFileSync(machine.path(weights.digest), "we")
-    await rejects(machine.push(`${registry.host}/me/m`), { message: /missing or damaged$/ })
-    expect(registry.log).toEqual([])
+      }
+    }, /needs 112[56] TB/)
+    expect(seen[1]).toBe(
+      "chose Q8_0 (1125 TB): the only one, but too large for the memory of this machine",
+    )
+  })
+
+  test("devices that could not be asked are asked again", async () => {
+    let fails = true
+    const chooser = new Chooser({
+      cacheType: "f16",
+      cache: "/nowhere",
+      patience: PATIENCE,
+      devices: () => (fails ? Promise.reject(new Error("no")) : Promise.resolve(devices)),
+    })
+    await rejects(chooser.memory(), { message: "no" })
+    fails = false
+    expect((await chooser.memory()).gpuBytes).toBe(8 * 2 ** 30)
   })
 })
 
-/** The content that the next finished upload has to have: of what is not there yet. */
-function contentOf(machine: Machine, weights: string, registry: FakeRegistry): string {
-  return registry.blobs.has(weights) ? "{}" : machine.blob(weights).toString()
-}
-
-function challenge(registry: FakeRegistry): Response {
-  return new Response(null, {
-    status: 401,
-    headers: {
-      "WWW-Authenticate": `Bearer realm="${registry.origin}/token",service="s",scope="repository:me/m:pull,push"`,
-    },
-  })
+function noTags({ path }: { path: string }): Response | undefined {
+  return path.includes("/tags/") ? new Response("no", { status: 401 }) : undefined
 }
 
 describe("tokens", () => {
@@ -812,6 +678,40 @@ describe("tokens", () => {
     })
     expect(thief.log).toEqual([])
     expect(machine.signatures).toBe(0)
+  })
+
+  test("without a key, what is public can be pulled, and what is not says what is missing", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine({ key: "none" })
+    registry.add("me/m:latest", [Buffer.from("weights")])
+    let isStrict = false
+    registry.fault = ({ path, headers }) => {
+      if (path === "/token" && isStrict) return new Response("who are you?", { status: 401 })
+      if (path === "/token") return Response.json({ token: "for-all" })
+      return headers.get("Authorization") === "Bearer for-all" ? undefined : challenge(registry)
+    }
+    expect((await machine.pull(`${registry.host}/me/m`)).at(-1)?.status).toBe("success")
+    const asked = registry.log.filter(({ line }) => line === "GET /token")
+    expect(asked.map(({ authorization }) => authorization)).toEqual([null])
+    isStrict = true
+    await using other = new Machine({ key: "none" })
+    await rejects(other.pull(`${registry.host}/me/m`), {
+      message: "pull model manifest: unauthorized: access denied",
+      hint: new RegExp(
+        `^"${registry.host}" says: who are you\\?\nLog in with docker login ${registry.host}, .*; there is no key to sign with: Cannot write the key "/k"$`,
+      ),
+    })
+  })
+
+  test("a key that the registry does not know is named", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    registry.fault = ({ path }) =>
+      path === "/token" ? Response.json({ token: "useless" }) : challenge(registry)
+    await rejects(machine.pull(`${registry.host}/me/m`), {
+      message: "pull model manifest: unauthorized: access denied",
+      hint: /; or add the key in "\/k.pub" to your account there$/,
+    })
   })
 
   test("a token that does not help, one that is no header, and a bomb", async () => {

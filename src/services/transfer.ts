@@ -1,33 +1,26 @@
 /**
  * Models from and to registries: the use cases behind `pull` and `push`.
  *
- * Owns the order of things and the words of progress, which are Ollama's. A pull changes the store in one step at its
- * end: until then there are only blobs that no model names.
+ * Owns which registries may be asked, and what all transfers of this process share.
  *
  * @module
  */
 
-import { statSync } from "node:fs"
-import { setTimeout as delay } from "node:timers/promises"
-
 import type { AuthSources } from "../registry/auth.ts"
-import { RegistryClient } from "../registry/client.ts"
 import { Downloads } from "../registry/downloads.ts"
 import type { Network } from "../registry/http.ts"
-import { PATIENCE, type Patience, retrying } from "../registry/retry.ts"
+import type { HubOptions } from "../registry/hub.ts"
+import { openRepository, type Repository } from "../registry/repository.ts"
+import { PATIENCE, type Patience } from "../registry/retry.ts"
 import { UploadNotes } from "../registry/upload-notes.ts"
-import { Upload } from "../registry/upload.ts"
-import type { Digest } from "../store/digest.ts"
-import { type Layer, type Manifest, MEDIA_TYPES, parseManifest } from "../store/manifest.ts"
-import { fullName, type ModelName, parseName, shortName } from "../store/name.ts"
-import { blobsOf, type StoreWriter } from "../store/writer.ts"
-import { CriaError, errorMessage, toCriaError } from "../util/errors.ts"
+import { type ModelName, parseName } from "../store/name.ts"
+import { CriaError } from "../util/errors.ts"
 import { Chooser, type ChooserParts } from "./choose.ts"
-import { chosenQuant, explainChoice, type QuantFit } from "./fit.ts"
-import { manifestBytes } from "./library.ts"
+import type { QuantFit } from "./fit.ts"
 import type { Progress } from "./progress.ts"
+import { pullModel } from "./pull.ts"
+import { pushModel } from "./push.ts"
 import { type Stores, storeWriter } from "./stores.ts"
-import { ensureOwn } from "./weights.ts"
 
 /** Settings of a pull or push. */
 export interface TransferOptions {
@@ -47,10 +40,11 @@ export interface TransferParts {
   readonly stores: Stores
   readonly network: Network
   readonly auth: AuthSources
+  readonly hub: Pick<HubOptions, "token" | "mirror">
   /** Folder for files that can be made again. */
   readonly cache: string
   readonly policy: RegistryPolicy
-  readonly hardware: Omit<ChooserParts, "network" | "cache">
+  readonly hardware: Omit<ChooserParts, "cache" | "patience">
   readonly patience?: Patience
 }
 
@@ -62,12 +56,6 @@ export interface RegistryPolicy {
   /** Whether layers that nobody needs any more are kept. */
   readonly keepsUnused: boolean
 }
-
-/** For those who do not cancel. */
-const NEVER: AbortSignal = new AbortController().signal
-
-/** Between two lines of progress, as in Ollama. */
-const PROGRESS_MS = 60
 
 /** See the module. Dispose it to end what runs. */
 export class Transfers implements AsyncDisposable {
@@ -82,8 +70,8 @@ export class Transfers implements AsyncDisposable {
     this.#patience = parts.patience ?? PATIENCE
     this.#notes = new UploadNotes(parts.cache)
     this.chooser = new Chooser({
-      network: parts.network,
       cache: parts.cache,
+      patience: this.#patience,
       ...parts.hardware,
     })
   }
@@ -96,15 +84,13 @@ export class Transfers implements AsyncDisposable {
    */
   pull(requested: string, options: PullOptions): AsyncGenerator<Progress, undefined> {
     const text = requested.trim()
-    const name = parseName(text)
     const hasTag = text.lastIndexOf(":") > text.lastIndexOf("/")
-    return this.#pull(name, this.client(name, options.insecure), { ...options, hasTag })
+    return this.#pull(parseName(text), hasTag, options)
   }
 
   /** Like {@link pull}, of a name that was parsed before: `latest` counts as no tag. */
   pullName(name: ModelName, options: PullOptions): AsyncGenerator<Progress, undefined> {
-    const hasTag = name.tag !== "latest"
-    return this.#pull(name, this.client(name, options.insecure), { ...options, hasTag })
+    return this.#pull(name, name.tag !== "latest", options)
   }
 
   /**
@@ -116,8 +102,7 @@ export class Transfers implements AsyncDisposable {
     requested: string,
     { insecure, signal }: TransferOptions,
   ): Promise<readonly QuantFit[]> {
-    const name = parseName(requested.trim())
-    return this.chooser.fits(name, this.client(name, insecure), signal)
+    return this.chooser.fits(this.#repository(parseName(requested.trim()), insecure), signal)
   }
 
   /**
@@ -126,9 +111,31 @@ export class Transfers implements AsyncDisposable {
    * @throws {CriaError} Like {@link pull}.
    */
   push(requested: string, options: TransferOptions): AsyncGenerator<Progress, undefined> {
-    const name = parseName(requested.trim())
-    const client = this.client(name, options.insecure)
-    return this.#push(name, client, options)
+    const repository = this.#repository(parseName(requested.trim()), options.insecure)
+    const { stores, network } = this.#parts
+    const context = { stores, network, patience: this.#patience, notes: this.#notes }
+    return pushModel(context, repository, options.signal)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#downloads[Symbol.asyncDispose]()
+  }
+
+  #pull(
+    name: ModelName,
+    hasTag: boolean,
+    { insecure, quant, signal }: PullOptions,
+  ): AsyncGenerator<Progress, undefined> {
+    const { stores, policy } = this.#parts
+    const context = {
+      stores,
+      writer: storeWriter(stores),
+      downloads: this.#downloads,
+      patience: this.#patience,
+      chooser: this.chooser,
+      keepsUnused: policy.keepsUnused,
+    }
+    return pullModel(context, this.#repository(name, insecure), { quant, hasTag }, signal)
   }
 
   /**
@@ -136,8 +143,8 @@ export class Transfers implements AsyncDisposable {
    *
    * @throws {CriaError} `unavailable` when it may not be asked.
    */
-  client(name: ModelName, insecure: boolean): RegistryClient {
-    const { policy, network, auth } = this.#parts
+  #repository(name: ModelName, insecure: boolean): Repository {
+    const { policy, network, auth, hub } = this.#parts
     if (policy.isOffline) {
       const hint = "CRIA_OFFLINE is set: only installed models can be used"
       throw new CriaError("unavailable", `Cannot ask "${name.host}": offline`, { hint })
@@ -147,256 +154,6 @@ export class Transfers implements AsyncDisposable {
       const hint = `CRIA_REGISTRIES allows ${registries.join(", ")}`
       throw new CriaError("unavailable", `Cannot ask "${name.host}": not allowed`, { hint })
     }
-    return new RegistryClient(name, { network, auth, insecure })
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#downloads[Symbol.asyncDispose]()
-  }
-
-  async *#pull(
-    asked: ModelName,
-    client: RegistryClient,
-    { signal, quant, hasTag }: PullOptions & { readonly hasTag: boolean },
-  ): AsyncGenerator<Progress, undefined> {
-    yield { status: "pulling manifest" }
-    const writer = storeWriter(this.#parts.stores)
-    const name =
-      quant === undefined ? asked : await this.chooser.named(asked, quant, client, signal)
-    const chosen =
-      quant === undefined && !hasTag ? await this.#choose(name, client, signal) : undefined
-    if (chosen !== undefined) yield { status: explainChoice(chosen) }
-    const bytes = await this.#fetchManifest(client, chosen?.tag ?? name.tag, signal)
-    const { manifest } = parseManifest(bytes)
-    checkManifest(manifest, name)
-    for (const layer of uniqueBlobs([...manifest.layers, manifest.config])) {
-      yield* this.#pullBlob(layer, client, writer, signal)
-    }
-    yield { status: "verifying sha256 digest" }
-    yield { status: "writing manifest" }
-    const replaced = await writer.writeManifest(name, bytes, { signal })
-    yield* this.#removeUnused(writer, replaced, manifest)
-    yield { status: "success" }
-  }
-
-  /** The best quantisation of several; undefined where there is no choice, or nobody tells. */
-  async #choose(
-    name: ModelName,
-    client: RegistryClient,
-    signal: AbortSignal | undefined,
-  ): Promise<QuantFit | undefined> {
-    let fits: readonly QuantFit[] = []
-    try {
-      fits = await this.chooser.fits(name, client, signal)
-    } catch (error) {
-      signal?.throwIfAborted()
-      // What is wrong with the registry shows in the manifest, too; what is wrong with its list does no harm.
-      if (!(error instanceof CriaError)) throw error
-    }
-    return fits.length > 1 ? chosenQuant(fits, shortName(name)) : fits[0]
-  }
-
-  async #fetchManifest(
-    client: RegistryClient,
-    tag: string,
-    signal: AbortSignal | undefined,
-  ): Promise<Uint8Array> {
-    try {
-      return await retrying(() => client.manifest(tag, signal), this.#patience, signal)
-    } catch (error) {
-      signal?.throwIfAborted()
-      const { code, message, hint } = toCriaError(error)
-      throw new CriaError(code, `pull model manifest: ${message}`, {
-        ...(hint === undefined ? {} : { hint }),
-        cause: error,
-      })
-    }
-  }
-
-  async *#pullBlob(
-    { digest, size }: Layer,
-    client: RegistryClient,
-    writer: StoreWriter,
-    signal: AbortSignal | undefined,
-  ): AsyncGenerator<Progress, undefined> {
-    const line = { status: `pulling ${digest.slice(7, 19)}`, digest, total: size }
-    if (await this.#hasBlob(digest, size, writer, signal)) {
-      yield { ...line, completed: size }
-      return
-    }
-    const job = { client, digest, size, writer, patience: this.#patience }
-    await using download = this.#downloads.join(job)
-    for await (const completed of watched(download, signal)) yield { ...line, completed }
-    yield { ...line, completed: size }
-  }
-
-  /** Whether the own store has a blob; one that another store has is linked or copied. */
-  async #hasBlob(
-    digest: Digest,
-    size: number,
-    writer: StoreWriter,
-    signal: AbortSignal | undefined,
-  ): Promise<boolean> {
-    const { own, all } = this.#parts.stores
-    if (fileBytes(own?.blobPath(digest)) === size && writer.touchBlob(digest)) return true
-    const other = all.blobPath(digest)
-    if (other === undefined || fileBytes(other) !== size || other === writer.blobPath(digest)) {
-      return false
-    }
-    await ensureOwn({ store: all, writer, command: [] }, digest, signal ?? NEVER)
-    return true
-  }
-
-  async *#removeUnused(
-    writer: StoreWriter,
-    replaced: Manifest | undefined,
-    current: Manifest,
-  ): AsyncGenerator<Progress, undefined> {
-    const kept = new Set(blobsOf(current))
-    const old = replaced === undefined ? [] : blobsOf(replaced).filter((d) => !kept.has(d))
-    if (old.length === 0 || this.#parts.policy.keepsUnused) return
-    yield { status: "removing unused layers" }
-    try {
-      await writer.removeUnreferenced(old)
-    } catch (error) {
-      yield { status: `couldn't remove unused layers: ${errorMessage(error)}` }
-    }
-  }
-
-  async *#push(
-    name: ModelName,
-    client: RegistryClient,
-    { signal }: TransferOptions,
-  ): AsyncGenerator<Progress, undefined> {
-    yield { status: "retrieving manifest" }
-    const { folders, all } = this.#parts.stores
-    const model = all.find(name)
-    if (model === undefined) {
-      yield { status: "couldn't retrieve manifest" }
-      const hint = "cria list shows what is installed"
-      throw new CriaError("not-found", `model '${shortName(name)}' not found`, { hint })
-    }
-    const bytes = manifestBytes(folders, model)
-    const { manifest } = model
-    for (const layer of uniqueBlobs([...manifest.layers, manifest.config])) {
-      yield* this.#pushBlob(layer, name, client, signal)
-    }
-    yield { status: "pushing manifest" }
-    await retrying(() => client.putManifest(name.tag, bytes, signal), this.#patience, signal)
-    yield { status: "success" }
-  }
-
-  async *#pushBlob(
-    layer: Layer,
-    name: ModelName,
-    client: RegistryClient,
-    signal: AbortSignal | undefined,
-  ): AsyncGenerator<Progress, undefined> {
-    const { digest, size } = layer
-    const { network } = this.#parts
-    const line = { status: `pushing ${digest.slice(7, 19)}`, digest, total: size }
-    const path = this.#parts.stores.all.blobPath(digest)
-    if (path === undefined || fileBytes(path) !== size) {
-      const text = `Cannot push "${shortName(name)}": blob "${digest}" is missing or damaged`
-      throw new CriaError("not-found", text, { hint: `cria pull ${shortName(name)}` })
-    }
-    const upload = new Upload({
-      client,
-      network,
-      digest,
-      size,
-      path,
-      mountFrom: mountSource(layer, name),
-      patience: this.#patience,
-      notes: this.#notes,
-    })
-    const stop = new AbortController()
-    const both = signal === undefined ? stop.signal : AbortSignal.any([signal, stop.signal])
-    const done = upload.run(both)
-    try {
-      for await (const completed of watched(completing(upload, done), signal)) {
-        yield { ...line, completed }
-      }
-      yield { ...line, completed: size }
-    } finally {
-      stop.abort(new CriaError("unavailable", "the push was cancelled"))
-      await done.catch(() => {})
-    }
-  }
-}
-
-/** Something that proceeds and ends. */
-interface Transfer {
-  readonly completedBytes: number
-  readonly done: Promise<void>
-}
-
-function completing(upload: Upload, done: Promise<void>): Transfer {
-  return {
-    get completedBytes() {
-      return upload.completedBytes
-    },
-    done,
-  }
-}
-
-/** How far a transfer is, whenever that has changed, until it ends. @throws What it fails with. */
-async function* watched(
-  transfer: Transfer,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<number, void> {
-  let shown = -1
-  const ended = transfer.done.then(() => true)
-  // It is awaited below, but perhaps not before it fails.
-  ended.catch(() => {})
-  for (;;) {
-    signal?.throwIfAborted()
-    const { completedBytes } = transfer
-    if (completedBytes !== shown) yield completedBytes
-    shown = completedBytes
-    // Watching is the point of the loop.
-    // oxlint-disable-next-line no-await-in-loop
-    if ((await Promise.race([ended, delay(PROGRESS_MS)])) === true) return
-  }
-}
-
-/** What no pull can make a model of. */
-function checkManifest({ layers, config }: Manifest, name: ModelName): void {
-  const quoted = `"${fullName(name)}"`
-  if (layers.length === 0) {
-    throw new CriaError("unavailable", `Cannot pull ${quoted}: its manifest has no layers`)
-  }
-  if (layers.some(({ mediaType }) => mediaType === MEDIA_TYPES.tensor)) {
-    const text = "this model requires MLX support, but the MLX runtime is not available"
-    throw new CriaError("unavailable", text)
-  }
-  const sizes = new Map<Digest, number>()
-  for (const { digest, size } of [...layers, config]) {
-    if ((sizes.get(digest) ?? size) !== size) {
-      const text = `Cannot pull ${quoted}: its manifest gives two sizes for ${digest}`
-      throw new CriaError("unavailable", text)
-    }
-    sizes.set(digest, size)
-  }
-}
-
-function uniqueBlobs(layers: readonly Layer[]): Layer[] {
-  return [...new Map(layers.map((layer) => [layer.digest, layer])).values()]
-}
-
-/** Undefined when there is no such file. */
-function fileBytes(path: string | undefined): number | undefined {
-  return path === undefined ? undefined : statSync(path, { throwIfNoEntry: false })?.size
-}
-
-/** The repository that a derived model took a layer from, when it is one of the same registry. */
-function mountSource({ from }: Layer, { host }: ModelName): string | undefined {
-  if (from === undefined || from === "") return undefined
-  try {
-    const source = parseName(from)
-    return source.host === host ? `${source.namespace}/${source.model}` : undefined
-  } catch {
-    // A path, or a name of another kind: the blob is sent.
-    return undefined
+    return openRepository(name, { network, auth, insecure, ...hub })
   }
 }

@@ -4,27 +4,33 @@
  * @module
  */
 
-import { rmSync, statSync } from "node:fs"
+import { statSync } from "node:fs"
 
 import { type Digest, hashFile } from "../store/digest.ts"
 import type { Layer } from "../store/manifest.ts"
-import { shortName } from "../store/name.ts"
-import type { ModelStore, StoredModel } from "../store/store.ts"
-import { CriaError, errorMessage } from "../util/errors.ts"
+import { parseName, sameName, shortName } from "../store/name.ts"
+import type { ModelStore, StoredModel, StoreListing } from "../store/store.ts"
+import { CriaError } from "../util/errors.ts"
+import { type Stores, storeWriter } from "./stores.ts"
+
+/** What was found out about a blob. */
+export interface BlobVerification {
+  readonly kind: "blob"
+  readonly digest: Digest
+  /** Bytes, as the manifest claims. */
+  readonly size: number
+  readonly state: BlobState
+  /** Of the file that was read; undefined when there is none. */
+  readonly path: string | undefined
+  /** When that file was last written, in milliseconds since 1970; undefined when there is none. */
+  readonly modifiedMs: number | undefined
+  /** Names of the models that need it. */
+  readonly models: readonly string[]
+}
 
 /** What was found out about a blob, or about a manifest that cannot be read. */
 export type Verification =
-  | {
-      readonly kind: "blob"
-      readonly digest: Digest
-      /** Bytes, as the manifest claims. */
-      readonly size: number
-      readonly state: BlobState
-      /** Of the file; undefined when there is none. */
-      readonly path: string | undefined
-      /** Names of the models that need it. */
-      readonly models: readonly string[]
-    }
+  | BlobVerification
   | { readonly kind: "manifest"; readonly path: string; readonly problem: string }
   | {
       readonly kind: "done"
@@ -37,46 +43,49 @@ export type Verification =
 export type BlobState = "ok" | "missing" | "cut off" | "damaged"
 
 /**
- * Reads every file of the models and compares digests.
+ * Reads every file of the models and compares digests. Of a blob that several stores have, the file that is used.
  *
- * @param names Models to look at; none for all.
- * @throws {CriaError} `not-found` when a named model is not installed.
+ * @param names Models to look at, in any form a name can have; none for all.
+ * @throws {CriaError} `invalid-input` for a name that cannot be one, `not-found` when it is not installed.
  */
 export async function* verifyModels(
   store: ModelStore,
   names: readonly string[],
   signal?: AbortSignal,
 ): AsyncGenerator<Verification, void> {
-  const { models, problems } = store.list()
-  const wanted = names.length === 0 ? models : pick(models, names)
+  const { models, problems } = pick(store.list(), names)
   let bad = 0
-  for (const { path, error } of names.length === 0 ? problems : []) {
+  for (const { path, error } of problems) {
     bad++
     yield { kind: "manifest", path, problem: error.message }
   }
   let bytes = 0
-  const layers = layersByDigest(wanted)
+  const layers = layersByDigest(models)
   for (const { layer, names: users } of layers.values()) {
-    const path = store.blobPath(layer.digest)
-    const state = await stateOf(store, layer, path, signal)
-    if (state !== "ok") bad++
+    const found = await lookAt(store, layer, signal)
+    if (found.state !== "ok") bad++
     bytes += layer.size
-    const { digest, size } = layer
-    yield { kind: "blob", digest, size, state, path, models: users }
+    yield { kind: "blob", digest: layer.digest, size: layer.size, ...found, models: users }
   }
   yield { kind: "done", blobs: layers.size, bytes, problems: bad }
 }
 
-function pick(models: readonly StoredModel[], names: readonly string[]): StoredModel[] {
-  return names.map((name) => {
-    const lower = name.toLowerCase()
-    const found = models.find((model) => {
-      const short = shortName(model.name).toLowerCase()
-      return short === lower || short === `${lower}:latest`
-    })
-    if (found === undefined) throw new CriaError("not-found", `model '${name}' not found`)
-    return found
+/** What a listing says about models that were named. */
+function pick(listing: StoreListing, names: readonly string[]): StoreListing {
+  if (names.length === 0) return listing
+  const picked = names.map((text) => {
+    const name = parseName(text)
+    const models = listing.models.filter((model) => sameName(model.name, name))
+    const problems = listing.problems.filter(
+      (problem) => problem.name !== undefined && sameName(problem.name, name),
+    )
+    if (models.length + problems.length > 0) return { models, problems }
+    throw new CriaError("not-found", `model '${text}' not found`)
   })
+  return {
+    models: picked.flatMap(({ models }) => models),
+    problems: picked.flatMap(({ problems }) => problems),
+  }
 }
 
 function layersByDigest(
@@ -93,27 +102,43 @@ function layersByDigest(
   return layers
 }
 
-async function stateOf(
+async function lookAt(
   store: ModelStore,
   { digest, size }: Layer,
-  path: string | undefined,
   signal: AbortSignal | undefined,
-): Promise<BlobState> {
-  // The built-in model's texts are in memory.
-  if (path === undefined) return store.readBlob(digest, size) === undefined ? "missing" : "ok"
-  if (statSync(path).size !== size) return "cut off"
-  return (await hashFile(path, signal)) === digest ? "ok" : "damaged"
+): Promise<Pick<BlobVerification, "state" | "path" | "modifiedMs">> {
+  const path = store.blobPath(digest)
+  if (path === undefined) {
+    // The built-in model's texts are in memory.
+    const state = store.readBlob(digest, size) === undefined ? "missing" : "ok"
+    return { state, path, modifiedMs: undefined }
+  }
+  const stats = statSync(path)
+  const file = { path, modifiedMs: stats.mtimeMs }
+  if (stats.size !== size) return { state: "cut off", ...file }
+  return { state: (await hashFile(path, signal)) === digest ? "ok" : "damaged", ...file }
 }
 
+/** What became of a damaged file: gone, or left because somebody has written it meanwhile. */
+export type Repair = "removed" | "changed meanwhile"
+
 /**
- * Removes a file that is not what its name says, so that a pull fetches it again.
+ * Removes a file that is not what its name says from the own store, so that a pull fetches it again.
  *
- * @throws {CriaError} `unavailable` when it cannot be removed, as from a store of somebody else.
+ * @returns Undefined when the file is not the own store's: nothing is done then, see {@link storeRoot}.
+ * @throws {CriaError} `unavailable` when it cannot be removed.
  */
-export function removeDamaged(path: string): void {
-  try {
-    rmSync(path)
-  } catch (cause) {
-    throw new CriaError("unavailable", `Cannot remove "${path}": ${errorMessage(cause)}`, { cause })
-  }
+export async function removeDamaged(
+  stores: Stores,
+  { digest, path, modifiedMs }: BlobVerification,
+): Promise<Repair | undefined> {
+  if (stores.own === undefined || modifiedMs === undefined) return undefined
+  if (stores.own.blobPath(digest) !== path) return undefined
+  const isGone = await storeWriter(stores).removeBlob(digest, modifiedMs)
+  return isGone ? "removed" : "changed meanwhile"
+}
+
+/** The folder of the store that a file was found in; undefined for one of no store that is a folder. */
+export function storeRoot({ folders }: Stores, found: BlobVerification): string | undefined {
+  return folders.find((store) => store.blobPath(found.digest) === found.path)?.root
 }

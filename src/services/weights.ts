@@ -1,39 +1,49 @@
 /**
- * The files of a model that is being created: what they are, merged when they are split, quantised when that is wanted.
+ * The files of a model that is being created: what they are, and merged when they are split.
  *
  * @module
  */
 
-import { createReadStream, rmSync, statSync } from "node:fs"
+import { createReadStream, statSync } from "node:fs"
 
 import { integerOf } from "../gguf/check.ts"
 import { type ModelFacts, modelFacts } from "../gguf/facts.ts"
 import type { GgufHeader } from "../gguf/format.ts"
 import { mergedContent } from "../gguf/merge.ts"
-import { readModel } from "../gguf/split.ts"
+import { readModel, readParts } from "../gguf/split.ts"
 import { encodeGguf } from "../gguf/write.ts"
-import { quantize } from "../runner/quantize.ts"
 import type { Digest } from "../store/digest.ts"
 import { type Layer, MEDIA_TYPES } from "../store/manifest.ts"
-import { placeFile } from "../store/place.ts"
-import type { ModelStore } from "../store/store.ts"
-import type { StoreWriter } from "../store/writer.ts"
 import { CriaError, errorMessage } from "../util/errors.ts"
-import type { Progress } from "./progress.ts"
-import { checkQuantization, fileTypeOf } from "./quantization.ts"
-import { Workspace } from "./workspace.ts"
+import { type BlobParts, blobFile } from "./blobs.ts"
+import { byteSteps, type Progress } from "./progress.ts"
+import type { Scratch, ScratchFile } from "./scratch.ts"
 
 /** What creating a model works with. */
-export interface CreateParts {
-  /** Where models and blobs are looked up. */
-  readonly store: ModelStore
-  /** Where the new model goes. */
-  readonly writer: StoreWriter
+export interface CreateParts extends BlobParts {
   /** Program and arguments that start this program again. */
   readonly command: readonly string[]
+  /** Where files go that are made on the way. */
+  readonly scratch: Scratch
 }
 
-/** A file of the new model. It is in its store. */
+/** A file of the new model: a blob of some store, or one that was made and lies in scratch. */
+export interface WeightsFile {
+  readonly mediaType: string
+  readonly path: string
+  /** What errors call it. */
+  readonly label: string
+  readonly size: number
+  readonly facts: ModelFacts
+  /** Undefined when nobody has computed it. */
+  readonly digest: Digest | undefined
+  /** That it is as long as it is no blob. */
+  readonly scratch: ScratchFile | undefined
+  /** Name of the model that it was taken from. */
+  readonly from?: string | undefined
+}
+
+/** A file of the new model that is in its store. */
 export interface WeightsLayer extends Layer {
   readonly facts: ModelFacts
   readonly isNew: boolean
@@ -42,34 +52,30 @@ export interface WeightsLayer extends Layer {
 /** Names that belong to one split model. */
 const PART_NAME = /^(?<prefix>.*)-\d{5}-of-\d{5}\.gguf$/s
 
-/** Digest of progress that is about no blob. */
-export const NO_DIGEST = "0000000000000000000"
-
 /**
- * Turns GGUF blobs into layers; the parts of a split model become one.
+ * Reads what GGUF blobs are; the parts of a split model become one file.
  *
  * @param files Names as the client gave them, and the blobs.
  * @throws {CriaError} `invalid-input` for a file that is no GGUF or is damaged, `not-found` for a missing blob.
  */
-export async function* ggufLayers(
+export async function* ggufFiles(
   parts: CreateParts,
   files: ReadonlyMap<string, Digest>,
   signal: AbortSignal,
-): AsyncGenerator<Progress, WeightsLayer[]> {
+): AsyncGenerator<Progress, WeightsFile[]> {
   yield { status: "parsing GGUF" }
-  const layers: WeightsLayer[] = []
-  for (const [name, names] of groupParts(files)) {
-    const digest = files.get(names[0] ?? "")
+  const found: WeightsFile[] = []
+  for (const [label, names] of groupParts(files)) {
+    const digests = names.flatMap((name) => files.get(name) ?? [])
+    const [digest] = digests
     if (digest === undefined) continue
-    if (names.length > 1) {
-      yield { status: `merging ${names.length} parts` }
-      layers.push(await mergeParts(parts, name, pick(files, names), signal))
-    } else {
-      const path = await ensureOwn(parts, digest, signal)
-      layers.push(describeFile({ digest, path, label: name, isNew: false }))
-    }
+    found.push(
+      digests.length > 1
+        ? yield* mergeParts(parts, label, digests, signal)
+        : describeBlob(parts, digest, label),
+    )
   }
-  return layers
+  return found
 }
 
 /** By the name they have in common, or their own. */
@@ -79,31 +85,32 @@ function groupParts(files: ReadonlyMap<string, Digest>): Map<string, string[]> {
   })
 }
 
-function pick(files: ReadonlyMap<string, Digest>, names: readonly string[]): Map<string, Digest> {
-  return new Map([...files].filter(([name]) => names.includes(name)))
-}
-
-async function mergeParts(
+/**
+ * Makes one file of the parts of a split model.
+ *
+ * @param prefix What errors call it.
+ * @param digests Of the parts, in any order.
+ * @throws {CriaError} `invalid-input` when they do not belong together, `unavailable` when the result cannot be written.
+ */
+export async function* mergeParts(
   parts: CreateParts,
   prefix: string,
-  files: ReadonlyMap<string, Digest>,
+  digests: readonly Digest[],
   signal: AbortSignal,
-): Promise<WeightsLayer> {
-  using workspace = new Workspace(parts.writer.root)
-  const paths: string[] = []
-  for (const [name, digest] of files) {
-    paths.push(workspace.add(name, await ensureOwn(parts, digest, signal)))
-  }
+): AsyncGenerator<Progress, WeightsFile> {
+  const scratch = parts.scratch.file()
   try {
-    const [first = ""] = paths.toSorted()
-    const model = readModel(first, { label: prefix })
-    if (model.paths.length !== files.size) {
-      throw new Error(`it has ${model.paths.length} parts, ${files.size} given`)
-    }
+    const model = readParts(
+      digests.map((digest) => blobFile(parts, digest)),
+      prefix,
+    )
+    const total = model.paths.reduce((sum, part) => sum + statSync(part).size, 0)
+    const step = { status: `merging ${digests.length} parts`, digest: scratch.id, total }
+    yield { ...step, completed: 0 }
     const content = encodeGguf(mergedContent(model))
-    const { digest, isNew } = await parts.writer.putStream(content, { signal })
-    const path = await ensureOwn(parts, digest, signal)
-    return describeFile({ digest, path, label: prefix, isNew })
+    const options = { size: total, signal }
+    const { digest } = yield* byteSteps(parts.writer.stage(scratch.path, content, options), step)
+    return { ...describeScratch(scratch, prefix), digest }
   } catch (error) {
     signal.throwIfAborted()
     if (error instanceof CriaError && error.code === "unavailable") throw error
@@ -112,21 +119,20 @@ async function mergeParts(
   }
 }
 
-/** A GGUF file in the store. */
-export interface BlobFile {
-  readonly digest: Digest
-  readonly path: string
-  /** What errors call it. */
-  readonly label: string
-  readonly isNew: boolean
+/** A blob as a file of the kind that its header says. */
+export function describeBlob(parts: BlobParts, digest: Digest, label: string): WeightsFile {
+  return { ...describeFile(blobFile(parts, digest), label), digest, scratch: undefined }
 }
 
-/** A file as a layer of the kind that its header says. */
-export function describeFile({ digest, path, label, isNew }: BlobFile): WeightsLayer {
+/** A file that was made, likewise. */
+export function describeScratch(scratch: ScratchFile, label: string): WeightsFile {
+  return { ...describeFile(scratch.path, label), digest: undefined, scratch }
+}
+
+function describeFile(path: string, label: string): Omit<WeightsFile, "digest" | "scratch"> {
   const { header, otherParts } = readModel(path, { label })
   const facts = modelFacts(header, otherParts)
-  const size = statSync(path).size
-  return { mediaType: kindOf(header, facts), digest, size, facts, isNew }
+  return { path, label, mediaType: kindOf(header, facts), size: statSync(path).size, facts }
 }
 
 /** What a GGUF file is to a model: its weights, an encoder for images and audio, or an adapter. */
@@ -142,91 +148,33 @@ function kindOf({ metadata }: GgufHeader, facts: ModelFacts): string {
   return isProjector ? MEDIA_TYPES.projector : MEDIA_TYPES.model
 }
 
-/** Reads the facts of a layer that another model has. */
-export function describeLayer(parts: CreateParts, layer: Layer): ModelFacts {
-  const path = parts.store.blobPath(layer.digest)
-  if (path === undefined) throw missingBlob(layer.digest)
-  const { header, otherParts } = readModel(path, { label: layer.digest })
-  return modelFacts(header, otherParts)
+/** A layer that another model has, as a file of the new one. */
+export function fileOfLayer(
+  parts: BlobParts,
+  { mediaType, digest }: Layer,
+  from: string,
+): WeightsFile {
+  return { ...describeBlob(parts, digest, digest), mediaType, from }
 }
 
 /**
- * Makes sure that the store that is written to has a blob: one of another store is linked, or copied.
+ * Makes a file a layer: one in scratch becomes a blob. Blobs stay where they are until the model is installed.
  *
- * @returns Its path.
- * @throws {CriaError} `not-found` when no store has it.
+ * @throws {CriaError} `unavailable` when it cannot be moved; the signal's reason.
  */
-export async function ensureOwn(
-  { store, writer }: CreateParts,
-  digest: Digest,
-  signal: AbortSignal,
-): Promise<string> {
-  if (writer.touchBlob(digest)) return writer.blobPath(digest)
-  const path = store.blobPath(digest)
-  if (path !== undefined) {
-    const temporary = writer.temporaryPath()
-    await placeFile(path, temporary, signal)
-    writer.adoptBlob(temporary, digest)
-    return writer.blobPath(digest)
-  }
-  // A store without files, such as the built-in one, has its texts in memory.
-  const bytes = store.readBlob(digest, Number.MAX_SAFE_INTEGER)
-  if (bytes === undefined) throw missingBlob(digest)
-  await writer.putStream([bytes], { expected: digest })
-  return writer.blobPath(digest)
-}
-
-function missingBlob(digest: Digest): CriaError {
-  const hint = `Upload it first: POST /api/blobs/${digest}`
-  return new CriaError("not-found", `blob "${digest}" not found`, { hint })
-}
-
-/** What {@link quantizeLayer} makes. */
-export interface Quantization {
-  readonly type: string
-  /** Blob with an importance matrix. */
-  readonly imatrix: Digest | undefined
-}
-
-/**
- * Quantises a layer of weights in a child process; one of the wanted type stays as it is.
- *
- * @throws {CriaError} `invalid-input` when the source is quantised already or the type cannot be made of it.
- */
-export async function* quantizeLayer(
-  parts: CreateParts,
-  layer: WeightsLayer,
-  { type, imatrix }: Quantization,
+export async function* layerOf(
+  { writer }: CreateParts,
+  file: WeightsFile,
   signal: AbortSignal,
 ): AsyncGenerator<Progress, WeightsLayer> {
-  const { writer, command } = parts
-  const input = await ensureOwn(parts, layer.digest, signal)
-  const source = fileTypeOf(layer.facts, readModel(input, { label: layer.digest }).header)
-  if (!checkQuantization(source, type)) return layer
-  const matrix = imatrix === undefined ? {} : { imatrix: await ensureOwn(parts, imatrix, signal) }
-  const output = writer.temporaryPath()
-  const status = `quantizing ${source} model to ${type}`
-  const report = (fraction: number): Progress => {
-    const completed = Math.round(fraction * layer.size)
-    return { status, digest: NO_DIGEST, total: layer.size, completed }
+  const { mediaType, path, size, facts, scratch } = file
+  const layer = { mediaType, size, facts, ...(file.from === undefined ? {} : { from: file.from }) }
+  if (file.digest === undefined) {
+    const step = { status: "verifying conversion", digest: scratch?.id ?? "", total: size }
+    return { ...layer, ...(yield* byteSteps(writer.adoptFile(path, signal), step)) }
   }
-  try {
-    yield report(0)
-    for await (const fraction of quantize({ input, output, type, ...matrix }, command, signal)) {
-      yield report(fraction)
-    }
-    yield { status: "verifying conversion" }
-    const digest = await writer.adoptFile(output, signal)
-    const quantized = describeFile({
-      digest,
-      path: writer.blobPath(digest),
-      label: type,
-      isNew: true,
-    })
-    return { ...quantized, mediaType: layer.mediaType }
-  } finally {
-    rmSync(output, { force: true })
-  }
+  const isNew = scratch !== undefined && writer.adoptBlob(path, file.digest)
+  return { ...layer, digest: file.digest, isNew }
 }
 
 /** Whether a file begins as a GGUF file does. */

@@ -11,6 +11,7 @@ import { createReadStream } from "node:fs"
 import { join } from "node:path"
 
 import { CriaError } from "../util/errors.ts"
+import { drain } from "../util/iterate.ts"
 
 /** Bytes read at a time; larger ones are no faster. */
 const HASH_CHUNK_BYTES = 2 ** 20
@@ -38,12 +39,23 @@ export function toDigest(text: string): Digest | undefined {
 }
 
 /** The digest of a file's content. Throws what reading throws, and the signal's reason. */
-export async function hashFile(path: string, signal?: AbortSignal): Promise<Digest> {
+export function hashFile(path: string, signal?: AbortSignal): Promise<Digest> {
+  return drain(hashSteps(path, signal))
+}
+
+/** Like {@link hashFile}; yields how many bytes are read. */
+export async function* hashSteps(
+  path: string,
+  signal?: AbortSignal,
+): AsyncGenerator<number, Digest> {
   const hash = createHash("sha256")
+  let bytes = 0
   for await (const chunk of createReadStream(path, { highWaterMark: HASH_CHUNK_BYTES })) {
     signal?.throwIfAborted()
     // Buffers, as no encoding was asked for.
     hash.update(chunk as Buffer)
+    bytes += (chunk as Buffer).length
+    yield bytes
   }
   return parseDigest(`sha256:${hash.digest("hex")}`)
 }

@@ -1,8 +1,8 @@
 /**
  * A store that is a folder in Ollama's layout: cria's own, or one that Ollama fills.
  *
- * Owns the scan of `manifests/<host>/<namespace>/<model>/<tag>` and of nothing else. Nothing is cached: the folder is
- * the truth, other programs write to it, and a scan of 500 models takes some 20 ms.
+ * Owns the scan of `manifests/<host>/<namespace>/<model>/<tag>` and of nothing else. The folder is the truth, other
+ * programs write to it: every list looks at every file, and reads those that have changed since the last one.
  *
  * @module
  */
@@ -11,6 +11,7 @@ import { join, resolve } from "node:path"
 
 import { CriaError, toCriaError } from "../util/errors.ts"
 import { blobFilePath, type Digest } from "./digest.ts"
+import { FileMemory, stampOf } from "./file-memory.ts"
 import { isRegularFile, readFolder, readRegularFile } from "./files.ts"
 import { modelBytes, readManifest } from "./manifest.ts"
 import {
@@ -46,11 +47,12 @@ export interface Store extends ModelStore {
 export function openStore(root: string, options: { readonly readOnly: boolean }): Store {
   const folder = resolve(root)
   readFolder(manifestsFolder(folder))
+  const manifests: Manifests = { root: folder, known: new FileMemory() }
   return {
     root: folder,
     readOnly: options.readOnly,
-    list: () => listModels(folder),
-    find: (name) => findModel(folder, name),
+    list: () => listModels(manifests),
+    find: (name) => findModel(manifests, name),
     blobPath: (digest) => findBlob(folder, digest),
     readBlob: (digest, bytesMax) => {
       const path = findBlob(folder, digest)
@@ -59,23 +61,30 @@ export function openStore(root: string, options: { readonly readOnly: boolean })
   }
 }
 
-function listModels(root: string): StoreListing {
-  const { names, problems } = scanManifests(root)
+/** A folder, and what its manifests said when they were last read. */
+interface Manifests {
+  readonly root: string
+  readonly known: FileMemory<StoredModel>
+}
+
+function listModels(manifests: Manifests): StoreListing {
+  const { names, problems } = scanManifests(manifests.root)
   const models: StoredModel[] = []
   for (const name of names) {
     try {
-      models.push(readModel(root, name))
+      models.push(readModel(manifests, name))
     } catch (error) {
-      problems.push({ path: manifestPath(root, name), name, error: toCriaError(error) })
+      const path = manifestPath(manifests.root, name)
+      problems.push({ path, name, error: toCriaError(error) })
     }
   }
   return { models: newestFirst(models), problems }
 }
 
-function findModel(root: string, name: ModelName): StoredModel | undefined {
-  const { names, problems } = scanManifests(root, name)
+function findModel(manifests: Manifests, name: ModelName): StoredModel | undefined {
+  const { names, problems } = scanManifests(manifests.root, name)
   const installed = names.find((other) => fullName(other) === fullName(name)) ?? names[0]
-  if (installed !== undefined) return readModel(root, installed)
+  if (installed !== undefined) return readModel(manifests, installed)
   // This scan looked at nothing but the name, so what it could not read may be the model.
   if (problems[0] !== undefined) throw problems[0].error
   return undefined
@@ -87,9 +96,15 @@ function findBlob(root: string, digest: Digest): string | undefined {
   return isRegularFile(path) ? path : undefined
 }
 
-function readModel(root: string, name: ModelName): StoredModel {
-  const { manifest, id, modifiedAt } = readManifest(manifestPath(root, name))
-  return { name, id, manifest, sizeBytes: modelBytes(manifest), modifiedAt }
+function readModel({ root, known }: Manifests, name: ModelName): StoredModel {
+  const path = manifestPath(root, name)
+  const stamp = stampOf(path, Date.now())
+  const before = known.find(path, stamp)
+  if (before !== undefined) return before
+  const { manifest, id, modifiedAt } = readManifest(path)
+  const model = { name, id, manifest, sizeBytes: modelBytes(manifest), modifiedAt }
+  known.keep(path, stamp, model)
+  return model
 }
 
 /** A walk through `manifests/` and what it has found. */

@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { Database } from "bun:sqlite"
+import { constants, Database } from "bun:sqlite"
 import { existsSync, mkdirSync, rmSync } from "node:fs"
 import { basename, dirname, join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
@@ -21,6 +21,8 @@ const LOCK_FILE = ".cria.lock"
 
 /** Beside it, a file for each blob that is being fetched. */
 const LOCKS_FOLDER = ".cria-locks"
+
+const SQLITE_OK = 0
 
 /** Between two attempts. Owners are done in 1 to 50 ms. */
 const RETRY_MS = 5
@@ -65,16 +67,36 @@ export type FileLock = Disposable
 export function tryFileLock(root: string, digest: Digest): FileLock | undefined {
   const path = join(root, LOCKS_FOLDER, digestFileName(digest))
   const lock = openLock(dirname(path), basename(path))
-  // Whoever had it before has removed the file: then this is no lock on anything.
-  if (!tryLock(lock) || !existsSync(path)) {
-    lock.close()
-    return undefined
+  try {
+    if (tryLock(lock) && !hasMoved(lock)) {
+      return {
+        [Symbol.dispose]() {
+          removeOpen(path)
+          lock.close()
+        },
+      }
+    }
+  } catch (error) {
+    // SQLite may stumble over the same thing.
+    if (!hasMoved(lock)) throw error
   }
-  return {
-    [Symbol.dispose]() {
-      rmSync(path, { force: true })
-      lock.close()
-    },
+  lock.close()
+  return undefined
+}
+
+/** Whether whoever had the lock before has removed the file since it was opened: then this is a lock on nothing. */
+function hasMoved(lock: Database): boolean {
+  const answer = new Int32Array(2)
+  const code = lock.fileControl(constants.SQLITE_FCNTL_HAS_MOVED, answer)
+  // Where SQLite cannot tell, nobody can remove a file that is open.
+  return code === SQLITE_OK ? answer[0] !== 0 : !existsSync(lock.filename)
+}
+
+function removeOpen(path: string): void {
+  try {
+    rmSync(path, { force: true })
+  } catch {
+    // Windows removes no open file: the next one who wants the lock takes this one.
   }
 }
 

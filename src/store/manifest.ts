@@ -65,6 +65,7 @@ export interface Manifest {
   readonly mediaType?: string
   readonly config: Layer
   readonly layers: readonly Layer[]
+  readonly annotations?: Readonly<Record<string, string>> | undefined
 }
 
 /** A manifest together with the identity that its bytes have. */
@@ -140,6 +141,8 @@ const manifestSchema: z.ZodType<Manifest> = z
       .nullable()
       .transform((layers) => layers ?? [])
       .pipe(z.array(layerSchema)),
+    // Nothing that a model needs: what is none does no harm.
+    annotations: z.record(z.string(), z.string()).optional().catch(undefined),
   })
   // Clients read the sum as a 64-bit integer; past 2^53 it would be printed as a float.
   .refine((manifest) => Number.isSafeInteger(modelBytes(manifest)), "sizes add up to over 2^53")
@@ -217,4 +220,9 @@ export function parseConfig(text: string): ModelConfig {
 /** Size of the model in bytes as users see it: all layers and the config. */
 export function modelBytes(manifest: Manifest): number {
   return manifest.layers.reduce((bytes, layer) => bytes + layer.size, manifest.config.size)
+}
+
+/** All blobs of a manifest, the config last, each once. */
+export function uniqueBlobs({ layers, config }: Manifest): Layer[] {
+  return [...new Map([...layers, config].map((layer) => [layer.digest, layer])).values()]
 }

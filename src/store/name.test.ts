@@ -4,6 +4,7 @@ import { posix, sep, win32 } from "node:path"
 import * as fc from "fast-check"
 
 import { CriaError } from "../util/errors.ts"
+import { fuzzBudget } from "../util/fuzz.ts"
 import {
   fullName,
   isValidName,
@@ -22,6 +23,9 @@ import {
 const LIBRARY = { scheme: "https", host: "registry.ollama.ai", namespace: "library" } as const
 
 /** Names over the whole grammar. */
+/** Two tests take whatever comes. */
+const FUZZ = fuzzBudget(0.2, 2)
+
 const validName: fc.Arbitrary<ModelName> = fc.record({
   scheme: fc.constantFrom("http", "https"),
   host: fc.oneof(
@@ -159,17 +163,22 @@ describe("shortName() and fullName()", () => {
     expect(fullName(parseName(text))).toBe(full)
   })
 
-  test("parse back to the same name", () => {
-    fc.assert(
-      fc.property(validName, (name) => {
-        expect(isValidName(name)).toBe(true)
-        expect(parseName(fullName(name))).toEqual({ ...name, scheme: "https" })
-        expect(parseName(`${name.scheme}://${fullName(name)}`)).toEqual(name)
-        expect(sameName(parseName(shortName(name)), name)).toBe(true)
-        expect(nameFromParts(nameParts(name))).toEqual({ ...name, scheme: "https" })
-      }),
-    )
-  })
+  test(
+    "parse back to the same name",
+    () => {
+      fc.assert(
+        fc.property(validName, (name) => {
+          expect(isValidName(name)).toBe(true)
+          expect(parseName(fullName(name))).toEqual({ ...name, scheme: "https" })
+          expect(parseName(`${name.scheme}://${fullName(name)}`)).toEqual(name)
+          expect(sameName(parseName(shortName(name)), name)).toBe(true)
+          expect(nameFromParts(nameParts(name))).toEqual({ ...name, scheme: "https" })
+        }),
+        FUZZ.parameters,
+      )
+    },
+    FUZZ.timeoutMs,
+  )
 })
 
 describe("sameName()", () => {
@@ -204,21 +213,25 @@ describe("manifestPath()", () => {
     )
   })
 
-  test("never leaves the store, whatever the text, on any system", () => {
-    fc.assert(
-      fc.property(hostileText, (text) => {
-        const name = tryParse(text)
-        if (name === undefined) return
-        for (const { join, relative, sep: separator } of [posix, win32]) {
-          const root = join(separator, "store", "manifests")
-          const path = relative(root, join(root, ...nameParts(name)))
-          expect(path.split(separator)).toEqual([...nameParts(name)])
-          expect(path.split(separator)).not.toContain("..")
-        }
-      }),
-      { numRuns: 2000 },
-    )
-  })
+  test(
+    "never leaves the store, whatever the text, on any system",
+    () => {
+      fc.assert(
+        fc.property(hostileText, (text) => {
+          const name = tryParse(text)
+          if (name === undefined) return
+          for (const { join, relative, sep: separator } of [posix, win32]) {
+            const root = join(separator, "store", "manifests")
+            const path = relative(root, join(root, ...nameParts(name)))
+            expect(path.split(separator)).toEqual([...nameParts(name)])
+            expect(path.split(separator)).not.toContain("..")
+          }
+        }),
+        FUZZ.parameters,
+      )
+    },
+    FUZZ.timeoutMs,
+  )
 
   test("differs for different names", () => {
     fc.assert(

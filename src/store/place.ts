@@ -5,8 +5,10 @@
  */
 import { constants, copyFileSync, createReadStream, linkSync, rmSync, statSync } from "node:fs"
 import { open } from "node:fs/promises"
+import { dirname } from "node:path"
 
 import { CriaError } from "../util/errors.ts"
+import { requireRoom } from "../util/room.ts"
 import { cannotWrite } from "./durable.ts"
 
 /** How a file came to its second name: sharing blocks until one is written to, being the same file, or copied. */
@@ -35,31 +37,44 @@ export function placeLinked(source: string, target: string): Placement | undefin
 /**
  * Makes `target` have the content of `source`: as a reflink, else as a hard link, else by copying.
  *
+ * @returns Bytes that are copied so far; nothing when the file is linked.
  * @throws {CriaError} `unavailable` when it cannot be written, `conflict` when the source changed meanwhile; no target
  *   is left then. The signal's reason.
  */
-export async function placeFile(
+export async function* placeFile(
   source: string,
   target: string,
   signal?: AbortSignal,
-): Promise<Placement> {
-  const linked = placeLinked(source, target)
-  if (linked !== undefined) return linked
+): AsyncGenerator<number, Placement> {
+  return placeLinked(source, target) ?? (yield* copyFile(source, target, signal))
+}
+
+async function* copyFile(
+  source: string,
+  target: string,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<number, Placement> {
   const { size } = statSync(source)
+  requireRoom(dirname(target), size, `Cannot copy "${source}"`)
+  let written = 0
+  let isDone = false
   try {
     await using file = await open(target, "wx")
-    let written = 0
     for await (const chunk of createReadStream(source, { highWaterMark: 2 ** 20, signal })) {
       // Buffers, as no encoding was asked for.
-      written += (await file.write(chunk as Buffer)).bytesWritten
+      await file.writeFile(chunk as Buffer)
+      written += (chunk as Buffer).length
+      yield written
     }
     if (written !== size) {
       throw new CriaError("conflict", `"${source}" had ${size} bytes and then ${written}`)
     }
+    isDone = true
     return "copy"
   } catch (error) {
-    rmSync(target, { force: true })
     signal?.throwIfAborted()
     throw cannotWrite(target, error)
+  } finally {
+    if (!isDone) rmSync(target, { force: true })
   }
 }

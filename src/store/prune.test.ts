@@ -2,11 +2,13 @@ import { describe, expect, test } from "bun:test"
 import { existsSync, mkdirSync, readdirSync, utimesSync } from "node:fs"
 import { dirname, join } from "node:path"
 
-import { blobFilePath } from "./digest.ts"
+import { blobFilePath, parseDigest } from "./digest.ts"
 import { openStore } from "./folder-store.ts"
+import { tryFileLock } from "./lock.ts"
 import { MEDIA_TYPES } from "./manifest.ts"
-import { GRACE_MS, pruneStore } from "./prune.ts"
-import { TestStore } from "./test-store.ts"
+import { forgetPull, rememberPull } from "./pending.ts"
+import { GRACE_MS, PULL_GRACE_MS, pruneStore } from "./prune.ts"
+import { manifestText, TestStore } from "./test-store.ts"
 
 const NOW = Date.UTC(2026, 5, 1)
 
@@ -30,7 +32,7 @@ describe("pruneStore()", () => {
     const kept = store.blob(MEDIA_TYPES.model, "weights")
     store.model("m", [kept])
     utimesSync(blobFilePath(store.root, kept.digest), 1, 1)
-    const names = [`sha256-${HEX}`, `sha256-${HEX}-partial`, `sha256-${HEX}-partial-0`, "rubbish"]
+    const names = [`sha256-${HEX}`, "rubbish", "sha256-short-partial"]
     for (const name of names) aged(store, name, GRACE_MS + 1000)
     expect(await prune(store)).toEqual({
       removed: expect.arrayContaining(names),
@@ -48,6 +50,57 @@ describe("pruneStore()", () => {
     )
     expect((await prune(store)).removed).toEqual([])
     expect(files.every((file) => existsSync(file))).toBe(true)
+  })
+
+  test("what a pull has fetched stays for days: none of its files is older than the youngest", async () => {
+    using store = new TestStore()
+    const names = ["-partial", "-partial-0", "-partial-1"].map((end) => `sha256-${HEX}${end}`)
+    // The first part was done long ago; the connection of the second one goes on.
+    for (const name of names) aged(store, name, 2 * PULL_GRACE_MS)
+    aged(store, names[2] ?? "", PULL_GRACE_MS - 1000)
+    expect((await prune(store)).removed).toEqual([])
+    aged(store, names[2] ?? "", PULL_GRACE_MS + 1000)
+    expect((await prune(store)).removed.toSorted()).toEqual(names)
+    expect(readdirSync(join(store.root, ".cria-locks"))).toEqual([])
+  })
+
+  test("what is being fetched stays, however old its files are", async () => {
+    using store = new TestStore()
+    aged(store, `sha256-${HEX}-partial`, 2 * PULL_GRACE_MS)
+    const lock = tryFileLock(store.root, parseDigest(`sha256:${HEX}`))
+    expect((await prune(store)).removed).toEqual([])
+    lock?.[Symbol.dispose]()
+    expect((await prune(store)).removed).toEqual([`sha256-${HEX}-partial`])
+  })
+
+  test("a blob that is there while its pull fetches others stays for days, too", async () => {
+    using store = new TestStore()
+    const file = aged(store, `sha256-${HEX}`, 2 * GRACE_MS)
+    const layer = { mediaType: MEDIA_TYPES.model, digest: `sha256:${HEX}`, size: 1 }
+    const manifest = Buffer.from(manifestText({ config: layer, layers: [layer] }))
+    rememberPull(store.root, manifest)
+    const [note = ""] = readdirSync(join(store.root, ".cria-pulls"))
+    const setAge = (ageMs: number) => {
+      const seconds = (NOW - ageMs) / 1000
+      utimesSync(join(store.root, ".cria-pulls", note), seconds, seconds)
+    }
+    setAge(PULL_GRACE_MS - 1000)
+    expect((await prune(store)).removed).toEqual([])
+    setAge(PULL_GRACE_MS + 1000)
+    expect((await prune(store)).removed).toEqual([`sha256-${HEX}`])
+    expect(existsSync(file)).toBe(false)
+    expect(readdirSync(join(store.root, ".cria-pulls"))).toEqual([])
+  })
+
+  test("a pull that has ended is forgotten; one that was noted badly names nothing", async () => {
+    using store = new TestStore()
+    aged(store, `sha256-${HEX}`, 2 * GRACE_MS)
+    const layer = { mediaType: MEDIA_TYPES.model, digest: `sha256:${HEX}`, size: 1 }
+    const manifest = Buffer.from(manifestText({ config: layer, layers: [layer] }))
+    rememberPull(store.root, manifest)
+    rememberPull(store.root, manifest.subarray(0, 100))
+    forgetPull(store.root, manifest)
+    expect((await prune(store)).removed).toEqual([`sha256-${HEX}`])
   })
 
   test.each(["{ cut o", ""])("removes nothing when a manifest is damaged: %j", async (text) => {

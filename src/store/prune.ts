@@ -1,24 +1,29 @@
 /**
  * What a store does when a server starts: removes what interrupted downloads and creations have left.
  *
- * Only files that are older than the grace period go, so that another process that is at work keeps its own; and
- * none go when some manifest cannot be read, because then nobody knows what it needs.
+ * Only files that are older than the grace period go, so that another process that is at work keeps its own; what a
+ * pull has fetched stays for days, and while it is being fetched. None go when some manifest cannot be read, because
+ * then nobody knows what it needs.
  *
  * @module
  */
 import { type Dirent, renameSync, rmSync, type Stats, statSync } from "node:fs"
 import { join } from "node:path"
 
-import { toDigest } from "./digest.ts"
+import { type Digest, toDigest } from "./digest.ts"
 import { readFolder } from "./files.ts"
 import type { Store } from "./folder-store.ts"
-import { withStoreLock } from "./lock.ts"
+import { tryFileLock, withStoreLock } from "./lock.ts"
 import { manifestsFolder } from "./name.ts"
+import { pendingDigests } from "./pending.ts"
 import { collectReferences, isTemporaryManifest } from "./references.ts"
 import { removeEmptyFolders } from "./writer.ts"
 
 /** Ollama's: an hour since the file was last written. */
 export const GRACE_MS = 60 * 60 * 1000
+
+/** So long an interrupted pull can be gone on with. */
+export const PULL_GRACE_MS: number = 7 * 24 * GRACE_MS
 
 /** How the names of folders for the time of one operation begin. They lie beside `blobs`. */
 export const TEMPORARY_FOLDER = ".cria-tmp-"
@@ -37,8 +42,8 @@ export interface Pruned {
 }
 
 /**
- * Removes blobs that no manifest names and what has no blob's name, both older than the grace period, and folders
- * without manifests. Does nothing to a read-only store.
+ * Removes blobs that no manifest names and what has no blob's name, both older than the grace period, partial blobs
+ * that are older than {@link PULL_GRACE_MS}, and folders without manifests. Does nothing to a read-only store.
  *
  * @param nowMs Milliseconds since 1970.
  * @throws {CriaError} `unavailable` when the store cannot be read or locked.
@@ -48,29 +53,83 @@ export async function pruneStore(
   nowMs: number,
   graceMs: number = GRACE_MS,
 ): Promise<Pruned> {
-  const nothing = { removed: [], freed: 0, isDone: true }
   const blobs = join(store.root, "blobs")
   // A store that nobody has written to stays as it is: an empty folder gets no lock file.
-  if (store.readOnly || readFolder(blobs).length === 0) return nothing
+  if (store.readOnly || readFolder(blobs).length === 0) return { ...NOTHING, isDone: true }
   return withStoreLock(store.root, () => {
     renameLegacyBlobs(blobs)
     pruneTemporaryFolders(store.root, nowMs - FOLDER_GRACE_FACTOR * graceMs)
-    const { digests, areSound } = collectReferences(store.root)
-    if (!areSound) return { ...nothing, isDone: false }
-    const removed: string[] = []
-    let freed = 0
-    for (const entry of readFolder(blobs)) {
-      const digest = toDigest(entry.name)
-      if (digest !== undefined && digests.has(digest)) continue
-      const stats = agedStats(join(blobs, entry.name), entry, nowMs - graceMs)
-      if (stats === undefined) continue
-      rmSync(join(blobs, entry.name), { force: true })
-      removed.push(entry.name)
-      freed += stats.size
-    }
+    const { digests: used, areSound } = collectReferences(store.root)
+    if (!areSound) return { ...NOTHING, isDone: false }
+    const pending = pendingDigests(store.root, nowMs - PULL_GRACE_MS)
+    const { partials, others } = sorted(readFolder(blobs))
+    const unused = others.filter(({ name }) => {
+      const digest = toDigest(name)
+      return digest === undefined || !(used.has(digest) || pending.has(digest))
+    })
+    const files = removeAged(blobs, unused, nowMs - graceMs)
+    const parts = prunePartials(store.root, partials, nowMs - PULL_GRACE_MS)
     pruneManifestFolders(manifestsFolder(store.root), nowMs - graceMs)
-    return { removed, freed, isDone: true }
+    return {
+      removed: [...files.removed, ...parts.removed],
+      freed: files.freed + parts.freed,
+      isDone: true,
+    }
   })
+}
+
+type Removed = Pick<Pruned, "removed" | "freed">
+
+const NOTHING: Removed = { removed: [], freed: 0 }
+
+/** Files of partial blobs by their digest, and all other entries. */
+function sorted(entries: readonly Dirent[]): {
+  partials: ReadonlyMap<Digest, readonly Dirent[]>
+  others: readonly Dirent[]
+} {
+  const byDigest = Map.groupBy(entries, ({ name }) => {
+    const [, blob = ""] = /^(.*)-partial(?:-\d+)?$/.exec(name) ?? []
+    return toDigest(blob)
+  })
+  const others = byDigest.get(undefined) ?? []
+  byDigest.delete(undefined)
+  // Without that key, all are digests.
+  return { partials: byDigest as Map<Digest, Dirent[]>, others }
+}
+
+/** Removes those files that were last written before `before`. */
+function removeAged(folder: string, entries: readonly Dirent[], before: number): Removed {
+  const removed: string[] = []
+  let freed = 0
+  for (const entry of entries) {
+    const path = join(folder, entry.name)
+    const stats = agedStats(path, entry, before)
+    if (stats === undefined) continue
+    rmSync(path, { force: true })
+    removed.push(entry.name)
+    freed += stats.size
+  }
+  return { removed, freed }
+}
+
+/** A partial blob and its notes are as old as the youngest of them, and nobody may be fetching it. */
+function prunePartials(
+  root: string,
+  partials: ReadonlyMap<Digest, readonly Dirent[]>,
+  before: number,
+): Removed {
+  const folder = join(root, "blobs")
+  const pruned = [...partials].map(([digest, entries]) => {
+    const isAged = entries.every(
+      (entry) => agedStats(join(folder, entry.name), entry, before) !== undefined,
+    )
+    using lock = isAged ? tryFileLock(root, digest) : undefined
+    return lock === undefined ? NOTHING : removeAged(folder, entries, before)
+  })
+  return {
+    removed: pruned.flatMap(({ removed }) => removed),
+    freed: pruned.reduce((sum, { freed }) => sum + freed, 0),
+  }
 }
 
 /** What an operation that was killed has left. */

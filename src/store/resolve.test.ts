@@ -88,7 +88,7 @@ describe("resolveModel()", () => {
       "Me/Full:v1",
       [
         folder.blob(MEDIA_TYPES.model, "weights 1"),
-        folder.blob(MEDIA_TYPES.model, "weights 2"),
+        { ...folder.blob(MEDIA_TYPES.model, "weights 2"), from: "base:latest" },
         folder.blob(MEDIA_TYPES.projector, "projector 1"),
         folder.blob(MEDIA_TYPES.projector, "projector 2"),
         folder.blob(MEDIA_TYPES.adapter, "adapter"),
@@ -115,6 +115,7 @@ describe("resolveModel()", () => {
       id: expect.stringMatching(/^[0-9a-f]{64}$/),
       modifiedAt: expect.any(Date),
       sizeBytes: expect.any(Number),
+      parentModel: "base:latest",
       template: "{{ .Prompt }}",
       system: "Be brief.",
       params: { temperature: 0.7, stop: ["<eot>"] },
@@ -128,6 +129,7 @@ describe("resolveModel()", () => {
     using folder = new TestStore()
     folder.weights("m")
     expect(resolve(folder, "m")).toMatchObject({
+      parentModel: undefined,
       projectorPaths: [],
       adapterPaths: [],
       draftPath: undefined,
@@ -203,13 +205,25 @@ describe("resolveModel()", () => {
     )
   })
 
-  test("refuses models without weights: cloud stubs and MLX models", () => {
+  test("refuses models without weights, with the reason", () => {
     using folder = new TestStore()
-    folder.model("stub", [], { remote_host: "https://ollama.com" })
+    folder.model("stub", [])
     folder.model("mlx", [folder.blob(MEDIA_TYPES.tensor, "t")], { model_format: "safetensors" })
     expect(() => resolve(folder, "stub")).toThrow('Cannot run "stub:latest": it has no weights')
     expect(() => resolve(folder, "mlx")).toThrow(
       "this model requires MLX support, but the MLX runtime is not available",
+    )
+  })
+
+  test("refuses models that answer elsewhere, and says where", () => {
+    using folder = new TestStore()
+    folder.model("far", [], { remote_host: "https://ollama.com:443", remote_model: "gpt-oss:120b" })
+    expect(() => resolve(folder, "far")).toThrow(
+      expect.objectContaining({
+        code: "invalid-input",
+        message: "ollama cloud is disabled: remote model is unavailable",
+        hint: '"far:latest" is "gpt-oss:120b" of https://ollama.com:443; cria runs models on this machine',
+      }),
     )
   })
 })

@@ -41,11 +41,24 @@ export interface ResolvedModel extends ResolvedTexts {
   readonly sizeBytes: number
   /** GGUF of the weights. */
   readonly modelPath: string
+  /** The model that the weights were taken from, as its manifest calls it. */
+  readonly parentModel: string | undefined
   readonly projectorPaths: readonly string[]
   readonly adapterPaths: readonly string[]
   /** GGUF of the draft model for speculative decoding. */
   readonly draftPath: string | undefined
   readonly config: ModelConfig
+}
+
+/** A model that answers on another machine: what is installed is a stub without weights. */
+export interface RemoteModel extends ResolvedTexts {
+  /** In the casing in which it is installed. */
+  readonly name: ModelName
+  readonly modifiedAt: Date
+  readonly config: ModelConfig
+  /** Where it answers, such as `https://ollama.com:443`, and what it is called there. */
+  readonly remoteHost: string
+  readonly remoteModel: string
 }
 
 /** A message of the model's MESSAGE layer: images, tool calls and whatever else it came with stay as they are. */
@@ -114,12 +127,40 @@ export function resolveModel(
   }
 }
 
+/** The stub of a model that answers on another machine; undefined when the name is not that of one. */
+export function findRemote(store: ModelStore, name: ModelName): RemoteModel | undefined {
+  const model = store.find(name)
+  if (model === undefined) return undefined
+  const config = readConfig(store, model.manifest)
+  const { remote_host: remoteHost, remote_model: remoteModel } = config
+  if (remoteHost === undefined || remoteHost === "") return undefined
+  const { name: installed, modifiedAt, manifest } = model
+  return {
+    name: installed,
+    modifiedAt,
+    config,
+    remoteHost,
+    remoteModel: remoteModel ?? shortName(installed),
+    ...readTexts(store, manifest),
+  }
+}
+
+/**
+ * That a model cannot be used because it answers elsewhere, in Ollama's words. Its status is 403, for which we have no
+ * code; clients look at the words.
+ */
+export function remoteError(what: "model" | "details", hint?: string): CriaError {
+  const subject = what === "model" ? "remote model is" : "remote model details are"
+  const message = `ollama cloud is disabled: ${subject} unavailable`
+  return new CriaError("invalid-input", message, hint === undefined ? {} : { hint })
+}
+
 function readLayers(store: ModelStore, model: StoredModel): ResolvedModel {
   const { name, id, modifiedAt, sizeBytes, manifest } = model
   const paths = (type: string): string[] =>
     layersOf(manifest, type).map((layer) => requireBlob(store, layer.digest))
   const modelPath = paths(MEDIA_TYPES.model).at(-1)
-  if (modelPath === undefined) throw cannotRun(model)
+  if (modelPath === undefined) throw cannotRun(store, model)
 
   return {
     name,
@@ -127,6 +168,7 @@ function readLayers(store: ModelStore, model: StoredModel): ResolvedModel {
     modifiedAt,
     sizeBytes,
     modelPath,
+    parentModel: layersOf(manifest, MEDIA_TYPES.model).at(-1)?.from,
     projectorPaths: paths(MEDIA_TYPES.projector),
     adapterPaths: paths(MEDIA_TYPES.adapter),
     draftPath: paths(MEDIA_TYPES.draft).at(-1),
@@ -161,7 +203,15 @@ function layersOf(manifest: Manifest, ...types: readonly string[]): Layer[] {
   return manifest.layers.filter((layer) => types.includes(layer.mediaType))
 }
 
-function cannotRun({ name, manifest }: StoredModel): CriaError {
+function cannotRun(store: ModelStore, { name, manifest }: StoredModel): CriaError {
+  const remote = findRemote(store, name)
+  if (remote !== undefined) {
+    const { remoteModel, remoteHost } = remote
+    return remoteError(
+      "model",
+      `"${shortName(name)}" is "${remoteModel}" of ${remoteHost}; cria runs models on this machine`,
+    )
+  }
   if (manifest.layers.some((layer) => layer.mediaType === MEDIA_TYPES.tensor)) {
     const text = "this model requires MLX support, but the MLX runtime is not available"
     return new CriaError("unavailable", text)

@@ -17,6 +17,7 @@ export interface TestLayer {
   readonly mediaType: string
   readonly digest: Digest
   readonly size: number
+  readonly from?: string
 }
 
 /** A store folder that disappears with its owner. */

@@ -1,7 +1,17 @@
 import { describe, expect, test } from "bun:test"
 import { rejects } from "node:assert/strict"
-import { existsSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from "node:fs"
-import { join } from "node:path"
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs"
+import { dirname, join } from "node:path"
 
 import { blobFilePath, type Digest, parseDigest } from "./digest.ts"
 import { openStore, type Store } from "./folder-store.ts"
@@ -198,5 +208,51 @@ describe("StoreWriter — removal", () => {
     writeFileSync(manifestPath(opened.root, parseName("a")), "{ cut o")
     expect(await opened.writer.removeModel(parseName("a"))).toBe(true)
     expect(opened.store.list()).toEqual({ models: [], problems: [] })
+  })
+})
+
+describe("StoreWriter — links", () => {
+  test("below the manifests are not followed, whoever made them", async () => {
+    using opened = new Opened()
+    using outside = new Opened()
+    await outside.install("ann/m", "weights")
+    const theirs = manifestPath(outside.root, parseName("ann/m"))
+    const folder = dirname(dirname(dirname(manifestPath(opened.root, parseName("ann/m")))))
+    mkdirSync(folder, { recursive: true })
+    symlinkSync(dirname(dirname(theirs)), join(folder, "ann"))
+    const refused = { code: "unavailable", message: /"ann\/m:latest": .* leads out of the store/ }
+    await rejects(opened.writer.removeModel(parseName("ann/m")), refused)
+    const bytes = readFileSync(theirs)
+    const { digest } = await opened.writer.putBytes("weights")
+    expect(opened.has(digest)).toBe(true)
+    await rejects(opened.writer.writeManifest(parseName("ann/m"), bytes), refused)
+    await rejects(opened.writer.writeManifest(parseName("ann/new"), bytes), /leads out of/)
+    expect(readFileSync(theirs)).toEqual(bytes)
+  })
+
+  test("a blob that is a link goes, what it leads to stays", async () => {
+    using opened = new Opened()
+    using outside = new TestStore()
+    const shared = outside.write("shared", "weights")
+    const [digest] = await opened.install("m", "weights")
+    if (digest === undefined) throw new Error("it has a blob")
+    rmSync(blobFilePath(opened.root, digest))
+    symlinkSync(shared, blobFilePath(opened.root, digest))
+    expect(await opened.writer.removeModel(parseName("m"))).toBe(true)
+    expect(opened.blobNames()).toEqual([])
+    expect(readFileSync(shared, "utf8")).toBe("weights")
+  })
+
+  test("manifests and blobs may be folders elsewhere", async () => {
+    using opened = new Opened()
+    using elsewhere = new TestStore()
+    for (const name of ["manifests", "blobs"]) {
+      mkdirSync(join(elsewhere.root, name))
+      symlinkSync(join(elsewhere.root, name), join(opened.root, name))
+    }
+    const [digest] = await opened.install("m", "weights")
+    expect(readdirSync(join(elsewhere.root, "blobs"))).toHaveLength(1)
+    expect(await opened.writer.removeModel(parseName("m"))).toBe(true)
+    expect(opened.has(digest ?? UNKNOWN)).toBe(false)
   })
 })

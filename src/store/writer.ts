@@ -12,14 +12,24 @@
  * @module
  */
 import { createHash, randomBytes } from "node:crypto"
-import { mkdirSync, rmdirSync, rmSync, statSync, unlinkSync, utimesSync } from "node:fs"
+import {
+  mkdirSync,
+  realpathSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  unlinkSync,
+  utimesSync,
+} from "node:fs"
 import { type FileHandle, open } from "node:fs/promises"
-import { dirname, join } from "node:path"
+import { basename, dirname, join, relative } from "node:path"
 
 import { CriaError } from "../util/errors.ts"
-import { blobFilePath, type Digest, hashFile, parseDigest } from "./digest.ts"
+import { drain } from "../util/iterate.ts"
+import { requireRoom } from "../util/room.ts"
+import { blobFilePath, type Digest, hashSteps, parseDigest } from "./digest.ts"
 import { cannotWrite, moveIntoPlace, systemErrorCode, syncFolder, writeWhole } from "./durable.ts"
-import { isRegularFile } from "./files.ts"
+import { isRegularFile, readFolder } from "./files.ts"
 import type { Store } from "./folder-store.ts"
 import { withStoreLock } from "./lock.ts"
 import { type Layer, type Manifest, parseManifest, readManifest } from "./manifest.ts"
@@ -36,14 +46,18 @@ export interface PutBlob {
   readonly isNew: boolean
 }
 
-/** Limits of {@link StoreWriter.putStream}. */
+/** What is known of a content that is to be stored. */
 export interface PutOptions {
   /** What the content has to hash to. */
   readonly expected?: Digest | undefined
+  /** Bytes that the content will have, when they are known: without room for them it is not begun. */
+  readonly size?: number | undefined
   /** Longest content. */
   readonly bytesMax?: number | undefined
   readonly signal?: AbortSignal | undefined
 }
+
+type ByteSource = Iterable<Uint8Array> | AsyncIterable<Uint8Array>
 
 /** The writing side of a folder store. Holds nothing open. */
 export class StoreWriter {
@@ -75,9 +89,20 @@ export class StoreWriter {
     return `${this.blobPath(digest)}-partial${suffix}`
   }
 
+  /** The folder of blobs, which is made when it is not there. */
+  blobsFolder(): string {
+    const folder = join(this.root, "blobs")
+    try {
+      mkdirSync(folder, { recursive: true })
+    } catch (error) {
+      throw cannotWrite(folder, error)
+    }
+    return folder
+  }
+
   /** A new name in the folder of blobs, for a file that is to be adopted. */
   temporaryPath(): string {
-    return join(this.#blobsFolder(), `sha256-tmp-${randomBytes(12).toString("hex")}`)
+    return join(this.blobsFolder(), `sha256-tmp-${randomBytes(12).toString("hex")}`)
   }
 
   /**
@@ -106,12 +131,22 @@ export class StoreWriter {
   /**
    * Makes a finished file a blob, hashing it first.
    *
+   * @param path A file on the same file system: a temporary one.
+   * @returns Bytes that are hashed so far.
    * @throws {CriaError} `unavailable` when it cannot be read or moved; the signal's reason.
    */
-  async adoptFile(path: string, signal?: AbortSignal): Promise<Digest> {
-    const digest = await hashFile(path, signal)
-    this.adoptBlob(path, digest)
-    return digest
+  async *adoptFile(path: string, signal?: AbortSignal): AsyncGenerator<number, PutBlob> {
+    const digest = yield* hashSteps(path, signal)
+    const { size } = statSync(path)
+    return { digest, size, isNew: this.adoptBlob(path, digest) }
+  }
+
+  /** Removes a temporary file and whatever has a name that begins with its own. Missing ones are fine. */
+  removeTemporary(path: string): void {
+    const folder = dirname(path)
+    for (const { name } of readFolder(folder)) {
+      if (name.startsWith(basename(path))) rmSync(join(folder, name), { force: true })
+    }
   }
 
   /** Makes a blob that no manifest names yet look new, so that no prune takes it. False when it is not there. */
@@ -139,13 +174,15 @@ export class StoreWriter {
    * @throws {CriaError} `invalid-input` when the content is longer than allowed or hashes to something else,
    *   `unavailable` when it cannot be written; whatever the stream throws.
    */
-  async putStream(
-    source: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
-    options: PutOptions = {},
-  ): Promise<PutBlob> {
+  putStream(source: ByteSource, options: PutOptions = {}): Promise<PutBlob> {
+    return drain(this.putSteps(source, options))
+  }
+
+  /** Like {@link putStream}; yields how many bytes are written. */
+  async *putSteps(source: ByteSource, options: PutOptions = {}): AsyncGenerator<number, PutBlob> {
     const temporary = this.temporaryPath()
     try {
-      const { digest, size } = await writeHashed(temporary, source, options)
+      const { digest, size } = yield* this.stage(temporary, source, options)
       if (options.expected !== undefined && options.expected !== digest) {
         const text = `digest mismatch, expected "${options.expected}", got "${digest}"`
         throw new CriaError("invalid-input", text)
@@ -154,6 +191,32 @@ export class StoreWriter {
     } finally {
       rmSync(temporary, { force: true })
     }
+  }
+
+  /**
+   * Writes a stream to a temporary file, which is the caller's to adopt or to remove.
+   *
+   * @returns Bytes that are written so far; in the end the digest.
+   * @throws {CriaError} Like {@link putStream}, but for the digest.
+   */
+  async *stage(
+    path: string,
+    source: ByteSource,
+    { size: announced = 0, bytesMax = Number.MAX_SAFE_INTEGER, signal }: PutOptions = {},
+  ): AsyncGenerator<number, Pick<PutBlob, "digest" | "size">> {
+    requireRoom(dirname(path), announced, "Cannot store a file")
+    const hash = createHash("sha256")
+    let size = 0
+    await using file = await openNew(path)
+    for await (const chunk of source) {
+      signal?.throwIfAborted()
+      size += chunk.length
+      if (size > bytesMax) throw new CriaError("invalid-input", `Longer than ${bytesMax} bytes`)
+      hash.update(chunk)
+      await writeAll(file, chunk, path)
+      yield size
+    }
+    return { digest: parseDigest(`sha256:${hash.digest("hex")}`), size }
   }
 
   /**
@@ -174,7 +237,7 @@ export class StoreWriter {
       () => {
         const missing = blobsOf(manifest).find((digest) => !isRegularFile(this.blobPath(digest)))
         if (missing !== undefined) throw missingBlob(name, missing)
-        const path = manifestPath(this.root, resolveName(this.#store, name))
+        const path = this.#manifestPath(name)
         const replaced = readableManifest(path)
         const temporary = `.cria-${randomBytes(12).toString("hex")}`
         writeWhole(path, bytes, join(manifestsFolder(this.root), temporary))
@@ -191,7 +254,7 @@ export class StoreWriter {
    */
   async removeModel(name: ModelName): Promise<boolean> {
     return withStoreLock(this.root, () => {
-      const path = manifestPath(this.root, resolveName(this.#store, name))
+      const path = this.#manifestPath(name)
       const manifest = readableManifest(path)
       if (!this.#removeManifestFile(path)) return false
       if (manifest !== undefined) this.#removeUnreferenced(blobsOf(manifest))
@@ -208,6 +271,22 @@ export class StoreWriter {
     return withStoreLock(this.root, () => this.#removeUnreferenced(digests))
   }
 
+  /**
+   * Removes a blob that models may need, because it is damaged.
+   *
+   * @param modifiedMs When it was last written, in milliseconds since 1970, by whom found it damaged.
+   * @returns False when it is not there, or was written since.
+   */
+  async removeBlob(digest: Digest, modifiedMs: number): Promise<boolean> {
+    return withStoreLock(this.root, () => {
+      const path = this.blobPath(digest)
+      const stats = statSync(path, { throwIfNoEntry: false })
+      if (stats?.isFile() !== true || stats.mtimeMs !== modifiedMs) return false
+      removeFile(path)
+      return true
+    })
+  }
+
   #removeUnreferenced(digests: readonly Digest[]): Digest[] {
     const { digests: inUse, areKnown } = collectReferences(this.root)
     if (!areKnown) return []
@@ -220,22 +299,29 @@ export class StoreWriter {
     })
   }
 
+  /**
+   * Where a model's manifest is, or would be.
+   *
+   * @throws {CriaError} `unavailable` when it would be somewhere else, by a link on the way.
+   */
+  #manifestPath(name: ModelName): string {
+    const path = manifestPath(this.root, resolveName(this.#store, name))
+    const top = manifestsFolder(this.root)
+    let folder = dirname(path)
+    while (folder !== top && realPath(folder) === undefined) folder = dirname(folder)
+    // The folder of all manifests may be a link: whoever can make one there owns the store.
+    const expected = join(realPath(top) ?? top, relative(top, folder))
+    if ((realPath(folder) ?? expected) === expected) return path
+    const text = `Cannot change "${shortName(name)}": a link in "${folder}" leads out of the store`
+    throw new CriaError("unavailable", text, { hint: "Remove the link, or the model where it is" })
+  }
+
   /** Removes the file and the folders above it that are empty then. */
   #removeManifestFile(path: string): boolean {
     if (fileSize(path) === undefined) return false
     removeFile(path)
     removeEmptyFolders(dirname(path), manifestsFolder(this.root))
     return true
-  }
-
-  #blobsFolder(): string {
-    const folder = join(this.root, "blobs")
-    try {
-      mkdirSync(folder, { recursive: true })
-    } catch (error) {
-      throw cannotWrite(folder, error)
-    }
-    return folder
   }
 }
 
@@ -256,24 +342,6 @@ export function removeEmptyFolders(folder: string, top: string): void {
   }
 }
 
-async function writeHashed(
-  path: string,
-  source: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
-  { bytesMax = Number.MAX_SAFE_INTEGER, signal }: PutOptions,
-): Promise<{ digest: Digest; size: number }> {
-  const hash = createHash("sha256")
-  let size = 0
-  await using file = await openNew(path)
-  for await (const chunk of source) {
-    signal?.throwIfAborted()
-    size += chunk.length
-    if (size > bytesMax) throw new CriaError("invalid-input", `Longer than ${bytesMax} bytes`)
-    hash.update(chunk)
-    await writeAll(file, chunk, path)
-  }
-  return { digest: parseDigest(`sha256:${hash.digest("hex")}`), size }
-}
-
 async function openNew(path: string): Promise<FileHandle> {
   try {
     return await open(path, "wx")
@@ -291,6 +359,15 @@ async function writeAll(file: FileHandle, bytes: Uint8Array, path: string): Prom
     }
   } catch (error) {
     throw cannotWrite(path, error)
+  }
+}
+
+/** Undefined when there is nothing. */
+function realPath(path: string): string | undefined {
+  try {
+    return realpathSync(path)
+  } catch {
+    return undefined
   }
 }
 

@@ -3,12 +3,12 @@ import { describe, expect, test } from "bun:test"
 import * as fc from "fast-check"
 
 import { CriaError } from "../util/errors.ts"
+import { fuzzBudget } from "../util/fuzz.ts"
 import { mentionedNames, untilResponse, withResponse } from "./scan.ts"
 import { parseTemplate, runTemplate } from "./template.ts"
 import { GoList, GoMap, GoStruct, type Value } from "./value.ts"
 
-/** How long the open-ended test runs; hours at night. */
-const FUZZ_SECONDS = Number(process.env["CRIA_FUZZ_SECONDS"] ?? 2)
+const FUZZ = fuzzBudget(2)
 
 /** Small enough that a run which reaches them takes milliseconds. */
 const LIMITS = { steps: 20_000, chars: 200_000, depth: 100 }
@@ -177,15 +177,15 @@ describe("templates — whatever comes", () => {
   })
 
   test(
-    `nothing hangs or breaks in ${FUZZ_SECONDS} s`,
+    `nothing hangs or breaks in ${FUZZ.seconds} s`,
     () => {
-      const endMs = performance.now() + 1000 * FUZZ_SECONDS
+      const endMs = performance.now() + 1000 * FUZZ.seconds
       const seed = Date.now()
       for (let run = 0; performance.now() < endMs; run += 1) {
         const options = { seed: seed + run, numRuns: 200 }
         fc.assert(fc.property(run % 2 === 0 ? pieces : grown, attempt), options)
       }
     },
-    1000 * (FUZZ_SECONDS + 30),
+    FUZZ.timeoutMs,
   )
 })

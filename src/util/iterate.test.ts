@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test"
 import { rejects } from "node:assert/strict"
 
-import { Merged, withCleanup } from "./iterate.ts"
+import { drain, Merged, untilAborted, withCleanup } from "./iterate.ts"
 
 async function* numbers(count: number, onFinally: () => void = () => {}): AsyncGenerator<number> {
   try {
@@ -14,6 +14,11 @@ async function* numbers(count: number, onFinally: () => void = () => {}): AsyncG
 async function* breaking(): AsyncGenerator<number> {
   yield 0
   throw new Error("broken")
+}
+
+async function* returning(value: string): AsyncGenerator<number, string> {
+  yield 0
+  return value
 }
 
 function counted<T>(source: AsyncIterable<T>) {
@@ -79,6 +84,44 @@ describe("withCleanup() — cleans up exactly once", () => {
     await items.next()
     await items.next()
     expect(calls.cleanups).toBe(0)
+  })
+})
+
+describe("drain()", () => {
+  test("runs a generator to its end and gives what it returns", async () => {
+    expect(await drain(returning("end"))).toBe("end")
+    await rejects(drain(breaking()), /broken/)
+  })
+})
+
+describe("untilAborted()", () => {
+  test("passes everything on while nothing happens", async () => {
+    const { signal } = new AbortController()
+    expect(await Array.fromAsync(untilAborted(numbers(3), signal))).toEqual([0, 1, 2])
+    await rejects(Array.fromAsync(untilAborted(breaking(), signal)), /broken/)
+  })
+
+  test("ends a wait that would never end", async () => {
+    const controller = new AbortController()
+    const never: AsyncIterable<number> = {
+      [Symbol.asyncIterator]: () => ({ next: () => new Promise<never>(() => {}) }),
+    }
+    const next = untilAborted(never, controller.signal).next()
+    controller.abort(new Error("enough"))
+    await rejects(next, /enough/)
+  })
+
+  test("leaves the source when it is left", async () => {
+    let isLeft = false
+    const { signal } = new AbortController()
+    for await (const _ of untilAborted(
+      numbers(3, () => {
+        isLeft = true
+      }),
+      signal,
+    ))
+      break
+    expect(isLeft).toBe(true)
   })
 })
 

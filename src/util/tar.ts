@@ -59,6 +59,17 @@ export async function* writeTar(
   yield new Uint8Array(2 * BLOCK_BYTES)
 }
 
+/** Bytes of the archive that {@link writeTar} makes. */
+export function tarBytes(sources: Iterable<Pick<TarSource, "size">>): number {
+  let bytes = 2 * BLOCK_BYTES
+  for (const { size } of sources) {
+    const record = size > OCTAL_SIZE_MAX ? sizeRecord(size) : undefined
+    if (record !== undefined) bytes += BLOCK_BYTES + padded(record.length)
+    bytes += BLOCK_BYTES + padded(size)
+  }
+  return bytes
+}
+
 /** `<length> size=<bytes>\n`, where the length counts its own digits. */
 function sizeRecord(size: number): Uint8Array {
   const rest = ` size=${size}\n`
@@ -87,7 +98,12 @@ function checksum(block: Uint8Array): number {
 }
 
 function padding(size: number): Uint8Array {
-  return new Uint8Array((BLOCK_BYTES - (size % BLOCK_BYTES)) % BLOCK_BYTES)
+  return new Uint8Array(padded(size) - size)
+}
+
+/** Up to the end of the last block. */
+function padded(size: number): number {
+  return Math.ceil(size / BLOCK_BYTES) * BLOCK_BYTES
 }
 
 /**

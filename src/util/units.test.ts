@@ -4,10 +4,12 @@ import * as fc from "fast-check"
 
 import {
   formatBytes,
+  formatCount,
   formatDuration,
   formatGib,
   formatLocal,
   formatRelative,
+  formatShortest,
   formatUtc,
   parseDurationMs,
 } from "./units.ts"
@@ -214,5 +216,42 @@ describe("formatUtc() and formatLocal() — RFC 3339 without trailing zeros", ()
     const text = formatLocal(epochMs)
     expect(text).toBe(expected)
     expect(new Date(text).getTime()).toBe(epochMs)
+  })
+})
+
+describe("formatCount()", () => {
+  test.each([
+    [0, "0"],
+    [999, "999"],
+    [1_000, "1K"],
+    [22_100, "22K"],
+    [4_000_000, "4M"],
+    [133_700_000, "133.70M"],
+    [494_032_768, "494.03M"],
+    [7_000_000_000, "7B"],
+    [7_615_616_512, "7.6B"],
+    [1_235_814_432, "1.2B"],
+  ])("writes %i as %s", (count, label) => {
+    expect(formatCount(count)).toBe(label)
+  })
+})
+
+describe("formatShortest()", () => {
+  // As Go prints them.
+  test.each<[number, string]>([
+    [0, "0"],
+    [0.5, "0.5"],
+    [-2, "-2"],
+    [131_072, "131072"],
+    [999_999, "999999"],
+    [1_000_000, "1e+06"],
+    [1_235_814_432, "1.235814432e+09"],
+    [0.0001, "0.0001"],
+    [0.00001, "1e-05"],
+    [1.5e-10, "1.5e-10"],
+    [1e100, "1e+100"],
+    [-1e-6, "-1e-06"],
+  ])("writes %p as %p", (value, expected) => {
+    expect(formatShortest(value)).toBe(expected)
   })
 })

@@ -26,6 +26,26 @@ export function formatGib(bytes: number): string {
   return gib >= 1 ? `${gib.toFixed(1)} GiB` : `${Math.ceil(bytes / 2 ** 20)} MiB`
 }
 
+/** A count for people, as Ollama writes it: `7.6B`, `494.03M`, `22K`, `7B` when whole. */
+export function formatCount(count: number): string {
+  if (count >= 1e9) return `${rounded(count / 1e9, 1)}B`
+  if (count >= 1e6) return `${rounded(count / 1e6, 2)}M`
+  if (count >= 1e3) return `${(count / 1e3).toFixed(0)}K`
+  return String(count)
+}
+
+function rounded(value: number, decimals: number): string {
+  return value.toFixed(Number.isInteger(value) ? 0 : decimals)
+}
+
+/** A number as Go's `%g` prints it: `0.5`, `131072`, `1e+06`, `1e-05`. */
+export function formatShortest(value: number): string {
+  const [digits = "", exponent = "0"] = value.toExponential().split("e")
+  const power = Number(exponent)
+  if (power >= -4 && power < 6) return String(value)
+  return `${digits}e${power < 0 ? "-" : "+"}${String(Math.abs(power)).padStart(2, "0")}`
+}
+
 /** A duration as Go prints it: `1m2.5s`, `850.2ms`, `12µs`, `0s`. */
 export function formatDuration(nanoseconds: number): string {
   const whole = BigInt(Math.round(Math.abs(nanoseconds)))

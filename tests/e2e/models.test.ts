@@ -14,6 +14,7 @@ import { join } from "node:path"
 
 import { Ollama } from "ollama"
 
+import { text as ggufText, writeGguf } from "../../src/gguf/write.ts"
 import { writeFloats, writeImportance } from "../weights.ts"
 import { DRAFT, ndjson, residentBytes, type Server, World } from "./support.ts"
 
@@ -330,7 +331,10 @@ describe("cria cp, rm, export, import, verify", () => {
     })
     const archive = join(world.folder, "models.tar")
     const exported = await cria("export", "mine", "you/copy:1", "-o", archive)
-    expect(exported).toMatchObject({ code: 0, stderr: "" })
+    expect(exported).toMatchObject({
+      code: 0,
+      stderr: expect.stringMatching(/^exporting to .*models\.tar: 0% 0 B.*: 100% /s),
+    })
     await using other = new World()
     const imported = await other.run(["import", archive])
     expect(imported.stdout).toBe("imported 'mine:latest'\nimported 'you/copy:1'\n")
@@ -365,6 +369,21 @@ describe("cria cp, rm, export, import, verify", () => {
   })
 })
 
+describe("models of Ollama's registry", () => {
+  test("that cannot be translated are refused with the reason and what to take", async () => {
+    const file = join(world.folder, "mllama.gguf")
+    const metadata = new Map([["general.architecture", ggufText("mllama")]])
+    await writeGguf(file, { metadata, tensors: [] })
+    world.install("llama3.2-vision", file)
+    const reply = await server.post("/api/generate", { model: "llama3.2-vision", prompt: "Hi" })
+    expect(reply.status).toBe(503)
+    expect(await reply.text()).toContain("llama.cpp has no Llama 3.2 Vision")
+    const { code, stderr } = await cria("run", "llama3.2-vision", "Hi")
+    expect(code).toBe(1)
+    expect(stderr).toContain("cria pull llama3.1")
+  })
+})
+
 describe("stores that are only read", () => {
   test("offer their models, which can be built upon and not removed", async () => {
     await using other = new World()
@@ -386,4 +405,37 @@ describe("stores that are only read", () => {
     const blob = digestOf(DRAFT).replace(":", "-")
     expect(existsSync(join(mine, "blobs", blob))).toBe(true)
   })
+
+  test("are found where Ollama keeps them in the user's home, and nothing there changes", async () => {
+    await using other = new World()
+    other.isOffline = true
+    const theirs = join(other.home, ".ollama/models")
+    other.install("theirs", DRAFT, { store: theirs })
+    // Nothing needs it, and it is old: in a store of one's own it would go when a server starts.
+    const orphan = join(theirs, "blobs", `sha256-${"0".repeat(64)}`)
+    writeFileSync(orphan, "left over")
+    utimesSync(orphan, 1000, 1000)
+    const before = snapshot(theirs)
+    await using reading = await other.serve({ CRIA_MODELS: "" })
+    const run = (...args: string[]) =>
+      other.run(args, { env: { CRIA_HOST: reading.url.slice("http://".length) } })
+    expect((await run("list")).stdout).toContain("theirs:latest")
+    expect((await run("run", "theirs", "Hi")).code).toBe(0)
+    expect((await run("show", "theirs", "--modelfile")).stdout).toContain(`FROM ${theirs}/blobs/`)
+    const refused = await run("rm", "theirs")
+    expect(refused).toMatchObject({ code: 1, stderr: expect.stringContaining("only read") })
+    const created = await reading.post("/api/create", { model: "theirs", from: "theirs" })
+    expect((await ndjson(created)).at(-1)).toEqual({ status: "success" })
+    expect(snapshot(theirs)).toEqual(before)
+    expect(existsSync(join(other.home, ".cria/models/manifests"))).toBe(true)
+  })
 })
+
+/** Everything below a folder: paths, sizes, and when they were written. */
+function snapshot(folder: string): [path: string, bytes: number, writtenAt: number][] {
+  const paths = readdirSync(folder, { recursive: true }).map(String).toSorted()
+  return paths.map((path) => {
+    const { size, mtimeMs } = statSync(join(folder, path))
+    return [path, size, mtimeMs]
+  })
+}

@@ -6,10 +6,20 @@
  */
 
 import { createHash } from "node:crypto"
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs"
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
+
+import type { World } from "./support.ts"
 
 const PROGRAM = Bun.which("docker-registry")
 const OPENSSL = Bun.which("openssl")
@@ -63,6 +73,8 @@ export class DockerRegistry implements AsyncDisposable {
       },
       http: {
         addr: host,
+        // Whatever stands in front of it stays in front of it.
+        relativeurls: true,
         ...(options.tls === true
           ? { tls: { certificate: join(folder, "cert.pem"), key: join(folder, "key.pem") } }
           : {}),
@@ -84,6 +96,16 @@ export class DockerRegistry implements AsyncDisposable {
     }
     await registry[Symbol.asyncDispose]()
     throw new Error("docker-registry does not listen")
+  }
+
+  /** Takes a model away, by the digest of its manifest, as the protocol wants it. */
+  async delete(name: string, tag: string): Promise<void> {
+    const url = `http://${this.host}/v2/${name}/manifests/`
+    const accept = "application/vnd.docker.distribution.manifest.v2+json"
+    const head = await fetch(`${url}${tag}`, { method: "HEAD", headers: { Accept: accept } })
+    const digest = head.headers.get("Docker-Content-Digest") ?? ""
+    const { status } = await fetch(`${url}${digest}`, { method: "DELETE" })
+    if (status !== 202) throw new Error(`the registry answers ${status} to DELETE ${name}:${tag}`)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -118,6 +140,36 @@ export function installModel(
   mkdirSync(dirname(path), { recursive: true })
   writeFileSync(path, `${JSON.stringify(manifest)}\n`)
   return path
+}
+
+/** A new folder of a world. */
+export function folderIn({ folder }: World): string {
+  return mkdtempSync(join(folder, "folder-"))
+}
+
+/** Writes a Docker configuration with {@link USER} and returns its folder. */
+export function dockerConfig(world: World, host: string, password: string): string {
+  const folder = folderIn(world)
+  const auth = Buffer.from(`${USER.name}:${password}`).toString("base64")
+  writeFileSync(join(folder, "config.json"), JSON.stringify({ auths: { [host]: { auth } } }))
+  return folder
+}
+
+/** Waits until the notes of a store's partial blobs add up to some bytes; what they say then. */
+export async function fetchedBytes(store: string, bytes: number): Promise<number> {
+  for (let tries = 0; ; tries++) {
+    const folder = join(store, "blobs")
+    const files = existsSync(folder) ? readdirSync(folder) : []
+    const notes = files.filter((file) => /-partial-\d+$/.test(file))
+    const sum = notes.reduce((total, file) => {
+      const { Completed } = JSON.parse(readFileSync(join(folder, file), "utf8")) as {
+        Completed: number
+      }
+      return total + Completed
+    }, 0)
+    if (sum >= bytes || tries > 400) return sum
+    await Bun.sleep(25)
+  }
 }
 
 /** All files below the manifests and blobs of a store, with their content's digest. */
@@ -171,10 +223,12 @@ export class WebProxy implements AsyncDisposable {
     client.once("data", (head) => {
       const [line = ""] = head.toString("latin1").split("\r\n")
       this.requests.push(line)
-      const [, , port] = /^CONNECT ([^:]+):(\d+)/.exec(line) ?? []
+      const [, method, port] = /^(\w+) (?:http:\/\/)?[^:]+:(\d+)/.exec(line) ?? []
       // Whatever the name: for this proxy all the world is on loopback.
       const upstream = connect(Number(port), "127.0.0.1", () => {
-        client.write("HTTP/1.1 200 OK\r\n\r\n")
+        // Servers take the whole address of a plain request, too.
+        if (method === "CONNECT") client.write("HTTP/1.1 200 OK\r\n\r\n")
+        else upstream.write(head)
         client.pipe(upstream)
         upstream.pipe(client)
       })
@@ -208,6 +262,7 @@ export class FaultProxy implements AsyncDisposable {
       port: 0,
       hostname: "127.0.0.1",
       idleTimeout: 0,
+      maxRequestBodySize: Number.MAX_SAFE_INTEGER,
       fetch: (request) => this.#answer(request, host),
     })
   }

@@ -1,12 +1,15 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { randomBytes } from "node:crypto"
-import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
+import { mkdirSync, readdirSync, readFileSync, statSync } from "node:fs"
 import { join } from "node:path"
 
 import {
   contentOf,
+  dockerConfig,
   DockerRegistry,
   FaultProxy,
+  fetchedBytes,
+  folderIn,
   installModel,
   NO_REGISTRY,
   NO_TLS_REGISTRY,
@@ -34,17 +37,7 @@ afterAll(async () => {
 
 /** A folder of its own for a store. */
 function newStore(): string {
-  const folder = join(world.folder, `store-${randomBytes(4).toString("hex")}`)
-  mkdirSync(folder)
-  return folder
-}
-
-/** Writes a Docker configuration and returns its folder. */
-function dockerConfig(host: string, password: string): string {
-  const folder = newStore()
-  const auth = Buffer.from(`${USER.name}:${password}`).toString("base64")
-  writeFileSync(join(folder, "config.json"), JSON.stringify({ auths: { [host]: { auth } } }))
-  return folder
+  return folderIn(world)
 }
 
 function isBlob(request: Request): boolean {
@@ -75,34 +68,46 @@ describe.skipIf(NO_REGISTRY !== undefined)("a real registry", () => {
 
   test("push, delete, pull: models that share blobs come back byte for byte", async () => {
     const store = newStore()
+    await using server = await world.serve({ CRIA_MODELS: store })
+    const env = { CRIA_MODELS: store, CRIA_HOST: server.url }
+    const cria = (...args: string[]) => world.run(args, { env })
     const license = "do what you like\n".repeat(1000)
     const names = ["me/a:latest", "me/b:v2", "you/a:latest"].map(
       (name) => `${registry.host}/${name}`,
     )
-    installModel(store, names[0] ?? "", [LARGE, license])
-    installModel(store, names[1] ?? "", [LARGE, "another licence"])
-    installModel(store, names[2] ?? "", [readFileSync(DEMO), license])
+    const [first = "", second = "", third = ""] = names
+    installModel(store, first, [LARGE, license])
+    installModel(store, second, [LARGE, "another licence"])
+    installModel(store, third, [readFileSync(DEMO), license])
     const before = contentOf(store)
     for (const name of names) {
-      const { code, stdout, stderr } = await world.run(["push", name, "--insecure"], {
-        env: { CRIA_MODELS: store },
-      })
+      const { code, stdout, stderr } = await cria("push", name, "--insecure")
       expect({ code, stdout }).toEqual({
         code: 0,
         stdout: `\nYou can find your model at:\n\n\t${name}\n`,
       })
       expect(stderr).toContain("success")
     }
-    rmSync(store, { recursive: true })
-    const fresh = newStore()
+    const removed = await cria("rm", ...names)
+    expect(removed.stdout).toBe(names.map((name) => `deleted '${name}'\n`).join(""))
+    expect(contentOf(store)).toEqual({})
     for (const name of names) {
-      const { code, stderr } = await pull(fresh, name)
+      const { code, stderr } = await cria("pull", name, "--insecure")
       expect({ code, last: stderr.trim().split("\n").at(-1) }).toEqual({ code: 0, last: "success" })
     }
+    expect(contentOf(store)).toEqual(before)
+    // What the registry has lost is not there, and the rest is.
+    await registry.delete("me/b", "v2")
+    const lost = await cria("pull", second, "--insecure")
+    expect(lost.code).toBe(1)
+    expect(lost.stderr).toContain("Error: pull model manifest: file does not exist")
+    expect(contentOf(store)).toEqual(before)
+    const again = await cria("push", second, "--insecure")
+    expect(again.code).toBe(0)
+    const fresh = newStore()
+    for (const name of names) expect((await pull(fresh, name)).code).toBe(0)
     expect(contentOf(fresh)).toEqual(before)
-    const listed = await world.run(["pull", names[0] ?? "", "--insecure", "--json"], {
-      env: { CRIA_MODELS: fresh },
-    })
+    const listed = await cria("pull", first, "--insecure", "--json")
     const lines = listed.stdout
       .trim()
       .split("\n")
@@ -147,6 +152,17 @@ describe.skipIf(NO_REGISTRY !== undefined)("a real registry", () => {
     expect(pulled.stderr).toMatch(
       /\nchose Q8_0 \([\d.]+ MB\): the largest that fits (in memory|on the GPU), with/,
     )
+    const store = newStore()
+    const wished = await world.run(["pull", "--quant", "q4_0", "--insecure", name], {
+      env: { CRIA_MODELS: store },
+    })
+    expect(wished.code).toBe(0)
+    expect(Object.keys(contentOf(store)).filter((path) => path.startsWith("manifests/"))).toEqual([
+      `manifests/${registry.host}/me/quants/q4_0`,
+    ])
+    const unknown = await world.run(["pull", "--quant", "q2_k", "--insecure", name])
+    expect(unknown.code).toBe(1)
+    expect(unknown.stderr).toContain("There are Q8_0, Q4_0")
   })
 
   test("a model that is not there", async () => {
@@ -180,7 +196,7 @@ describe.skipIf(NO_REGISTRY !== undefined)("a real registry", () => {
     await using server: Server = await world.serve({ CRIA_MODELS: store })
     const reply = server.post("/api/pull", { model: `${proxy.host}/${name}`, insecure: true })
     await stuck.promise
-    const done = await fetched(store, 3 * 15 * MIB)
+    const done = await fetchedBytes(store, 3 * 15 * MIB)
     server.child.kill("SIGKILL")
     await server.child.exited
     await (await reply).text().catch(() => "")
@@ -312,25 +328,6 @@ describe.skipIf(NO_REGISTRY !== undefined)("a real registry", () => {
       expect(files.some((path) => path.startsWith("manifests/"))).toBe(false)
     })
 
-    test("a redirect to another host gets no authorization and is followed", async () => {
-      const seen: (string | null)[] = []
-      await using storage = new FaultProxy(registry.host)
-      storage.fault = (request, pass) => {
-        seen.push(request.headers.get("Authorization"))
-        return pass()
-      }
-      const { code, blob } = await faulty((request, pass) =>
-        isBlob(request) && request.method === "GET"
-          ? new Response(null, {
-              status: 307,
-              headers: { Location: request.url.replace(/127\.0\.0\.1:\d+/, storage.host) },
-            })
-          : pass(),
-      )
-      expect({ code, blob }).toEqual({ code: 0, blob: expected })
-      expect(new Set(seen)).toEqual(new Set([null]))
-    })
-
     test("a manifest that is a gzip bomb", async () => {
       const bomb = Bun.gzipSync(Buffer.alloc(100 * MIB, 32))
       const { code, stderr } = await faulty(
@@ -388,20 +385,63 @@ describe.skipIf(NO_REGISTRY !== undefined)("a registry with Basic auth", () => {
     expect(stranger.stderr).toContain(
       "Error: you are not authorized to push to this namespace, create the model under a namespace you own",
     )
-    const good = dockerConfig(registry.host, USER.password)
+    const good = dockerConfig(world, registry.host, USER.password)
     const pushed = await world.run(["push", name, "--insecure"], {
       env: { ...env, DOCKER_CONFIG: good },
     })
     expect(pushed.code).toBe(0)
-    const bad = dockerConfig(registry.host, "wrong")
+    const bad = dockerConfig(world, registry.host, "wrong")
     const refused = await pull(newStore(), name, { DOCKER_CONFIG: bad })
     expect(refused.code).toBe(1)
-    expect(refused.stderr).toContain("unauthorized: access denied")
+    expect(refused.stderr).toContain("Error: pull model manifest: unauthorized: access denied")
+    expect(refused.stderr).not.toContain("push")
     const fresh = newStore()
     expect((await pull(fresh, name, { DOCKER_CONFIG: good })).code).toBe(0)
     expect(contentOf(fresh)).toEqual(contentOf(store))
   })
 })
+
+describe.skipIf(NO_REGISTRY !== undefined)(
+  "a registry with Basic auth and a storage elsewhere",
+  () => {
+    test("the authorization goes to the registry and not to its storage", async () => {
+      await using registry = await DockerRegistry.start({ auth: true })
+      await using front = new FaultProxy(registry.host)
+      await using storage = new FaultProxy(registry.host)
+      const secret = `Basic ${Buffer.from(`${USER.name}:${USER.password}`).toString("base64")}`
+      const seen = { front: new Set<string | null>(), storage: new Set<string | null>() }
+      front.fault = (request, pass) => {
+        const authorization = request.headers.get("Authorization")
+        seen.front.add(authorization)
+        // Only who is let in is sent on.
+        if (!isBlob(request) || request.method !== "GET" || authorization !== secret) return pass()
+        const location = request.url.replace(/127\.0\.0\.1:\d+/, storage.host)
+        return new Response(null, { status: 307, headers: { Location: location } })
+      }
+      storage.fault = (request) => {
+        seen.storage.add(request.headers.get("Authorization"))
+        const { pathname } = new URL(request.url)
+        // The address itself is the right to read: as a signed one.
+        return fetch(`http://${registry.host}${pathname}`, {
+          headers: { Authorization: secret, Range: request.headers.get("Range") ?? "" },
+        })
+      }
+      const store = newStore()
+      const name = `${front.host}/me/m:latest`
+      installModel(store, name, [LARGE])
+      const DOCKER_CONFIG = dockerConfig(world, front.host, USER.password)
+      const pushed = await world.run(["push", name, "--insecure"], {
+        env: { CRIA_MODELS: store, DOCKER_CONFIG },
+      })
+      expect(pushed.code).toBe(0)
+      const fresh = newStore()
+      expect((await pull(fresh, name, { DOCKER_CONFIG })).code).toBe(0)
+      expect(contentOf(fresh)).toEqual(contentOf(store))
+      expect(seen.front).toEqual(new Set([null, secret]))
+      expect(seen.storage).toEqual(new Set([null]))
+    })
+  },
+)
 
 describe.skipIf(NO_TLS_REGISTRY !== undefined)("a registry with TLS", () => {
   test("needs its authority; goes through HTTPS_PROXY unless NO_PROXY says otherwise", async () => {
@@ -413,7 +453,7 @@ describe.skipIf(NO_TLS_REGISTRY !== undefined)("a registry with TLS", () => {
     const store = newStore()
     const name = `${registry.host}/me/m:latest`
     installModel(store, name, ["weights"])
-    const config = dockerConfig(registry.host, USER.password)
+    const config = dockerConfig(world, registry.host, USER.password)
     const env = { CRIA_MODELS: store, DOCKER_CONFIG: config }
     const distrusted = await world.run(["push", name], { env })
     expect(distrusted.code).toBe(1)
@@ -428,7 +468,7 @@ describe.skipIf(NO_TLS_REGISTRY !== undefined)("a registry with TLS", () => {
     expect(proxy.requests).toEqual([])
     const fresh = newStore()
     const away = `registry.test:${port}/me/m:latest`
-    const other = dockerConfig(`registry.test:${port}`, USER.password)
+    const other = dockerConfig(world, `registry.test:${port}`, USER.password)
     const proxied = await world.run(["pull", away], {
       env: { ...trusted, CRIA_MODELS: fresh, DOCKER_CONFIG: other },
     })
@@ -445,19 +485,3 @@ describe.skipIf(NO_TLS_REGISTRY !== undefined)("a registry with TLS", () => {
     expect(proxy.requests).toEqual([])
   })
 })
-
-/** Waits until the notes of a store's partial blobs add up to some bytes; what they say then. */
-async function fetched(store: string, bytes: number): Promise<number> {
-  for (let tries = 0; ; tries++) {
-    const folder = join(store, "blobs")
-    const notes = readdirSync(folder).filter((file) => /-partial-\d+$/.test(file))
-    const sum = notes.reduce((total, file) => {
-      const { Completed } = JSON.parse(readFileSync(join(folder, file), "utf8")) as {
-        Completed: number
-      }
-      return total + Completed
-    }, 0)
-    if (sum >= bytes || tries > 400) return sum
-    await Bun.sleep(25)
-  }
-}

@@ -119,13 +119,17 @@ export class World implements AsyncDisposable {
     throw new Error(`the server ended: ${log.text}`)
   }
 
-  /** Puts a GGUF file into the store under a name, with a Go template if there is one. */
-  install(name: string, file: string, { template }: { template?: string } = {}): void {
+  /** Puts a GGUF file into the store, or another one, under a name; with a Go template if there is one. */
+  install(
+    name: string,
+    file: string,
+    { template, store = this.store }: { template?: string; store?: string } = {},
+  ): void {
     const content = readFileSync(file)
     const blob = (data: Uint8Array | string, mediaType: string) => {
       const hex = createHash("sha256").update(data).digest("hex")
-      mkdirSync(join(this.store, "blobs"), { recursive: true })
-      writeFileSync(join(this.store, "blobs", `sha256-${hex}`), data)
+      mkdirSync(join(store, "blobs"), { recursive: true })
+      writeFileSync(join(store, "blobs", `sha256-${hex}`), data)
       return { mediaType, digest: `sha256:${hex}`, size: Buffer.byteLength(data) }
     }
     const manifest = {
@@ -147,7 +151,7 @@ export class World implements AsyncDisposable {
           : [blob(template, "application/vnd.ollama.image.template")]),
       ],
     }
-    const folder = join(this.store, "manifests/registry.ollama.ai/library", name)
+    const folder = join(store, "manifests/registry.ollama.ai/library", name)
     mkdirSync(folder, { recursive: true })
     writeFileSync(join(folder, "latest"), JSON.stringify(manifest))
   }

@@ -1,16 +1,19 @@
 import assert from "node:assert/strict"
 
 import { createContext } from "../../ffi/context.ts"
-import type { NativeModel } from "../../ffi/model.ts"
+import { loadModel, type NativeModel } from "../../ffi/model.ts"
 import {
-  describe,
-  test,
+  cutShort,
   decode,
+  DEMO,
+  describe,
   greedy,
   GREEDY,
   library,
   loadDemo,
   smallBackend,
+  test,
+  withFunctions,
 } from "./support.ts"
 
 function tokensOf(model: NativeModel, text: string): Int32Array {
@@ -56,21 +59,29 @@ describe("a step", () => {
     assert.deepEqual(beside, await greedy(alone, prompt, { count: 5 }))
   })
 
+  test("says whether it had to build its graph", async () => {
+    using model = await loadDemo()
+    await using backend = await smallBackend(model)
+    await decode(backend, { tokens: tokensOf(model, PROMPT) })
+    const reused: number[] = []
+    for (const count of [1, 1, 1, 2, 2]) {
+      for (let i = 0; i < count; i++) {
+        backend.arrays.token[i] = 1
+        backend.arrays.position[i] = backend.lastPosition(0) + 1 + i
+        backend.arrays.sequence[i] = 0
+      }
+      backend.submit(count, 0)
+      reused.push((await backend.wait()).reusedGraphs)
+    }
+    assert.deepEqual(reused, [0, 1, 1, 0, 1])
+  })
+
   test("can be cut short and computed again", async () => {
     using model = await loadDemo()
     await using backend = await smallBackend(model)
     const prompt = tokensOf(model, PROMPT)
-    const { arrays } = backend
-    for (const [i, token] of prompt.entries()) {
-      arrays.token[i] = token
-      arrays.position[i] = i
-      arrays.sequence[i] = 0
-    }
-    backend.submit(prompt.length, 0)
-    backend.cancel()
-    const { code } = await backend.wait()
-    assert.ok(code === 2 || code === 0, `code ${code}`)
-    backend.removeSequence(0, 0, -1)
+    await cutShort(backend, { tokens: prompt })
+    assert.equal(backend.lastPosition(0), -1)
     const answer = await greedy(backend, prompt, { count: 3 })
     assert.equal(answer.map((token) => model.vocabulary.text(token)).join(""), "The capital of")
   })
@@ -202,6 +213,15 @@ describe("what would end the process in llama.cpp", () => {
     }
   })
 
+  test("is refused for types that do not go together, and not for want of memory", async () => {
+    using model = await loadDemo()
+    const options = { cells: 256, batchTokens: 32, sequences: 2, threads: 1 }
+    await assert.rejects(
+      createContext(model, { ...options, flashAttention: "off", cacheTypeV: "q8_0" }),
+      { code: "invalid-input", message: /quantized V cache requires flash_attn/ },
+    )
+  })
+
   test("is refused for memory operations out of range", async () => {
     using model = await loadDemo()
     using context = await createContext(model, {
@@ -215,11 +235,11 @@ describe("what would end the process in llama.cpp", () => {
     assert.throws(() => context.range(99), /sequence is 99/)
     const all = { from: 0, to: 3 }
     assert.throws(() => context.restore(1, Uint8Array.of(1, 2, 3), all), { code: "invalid-input" })
-    assert.throws(() => context.restore(0, Uint8Array.of(1, 2, 3), all), /saving and restoring/)
-    assert.throws(() => context.save(1, 3, 3), /positions are 3 to 3/)
+    assert.throws(() => context.restore(0, Uint8Array.of(1, 2, 3), all), /save and restore others/)
+    assert.throws(() => context.stateBytes(1, 3, 3), /positions are 3 to 3/)
     assert.throws(() => context.embedding(0), /the last step computed no such embedding/)
-    const shift = library.functions.cria_sequence_shift
-    assert.ok(shift(1_000_000, 0, 0, -1, 1) < 0)
+    const remove = library.functions.cria_sequence_remove
+    assert.ok(remove(1_000_000, 0, 0, -1) < 0)
   })
 
   test("is refused for handles that were freed", async () => {
@@ -302,6 +322,7 @@ describe("memory", () => {
     await decode(backend, { tokens: prompt.subarray(0, -1), sequence: 1 })
     // In two parts, as a tier keeps them.
     const [beginning, end] = [context.save(1, 0, 10), context.save(1, 5, last)]
+    assert.ok(beginning !== undefined && end !== undefined)
     assert.equal(end.length, context.stateBytes(1, 5, last))
     context.restore(3, beginning, { from: 0, to: 8 })
     assert.deepEqual(context.range(3), [0, 7])
@@ -327,5 +348,19 @@ describe("memory", () => {
     ] as const)
       assert.throws(() => context.restore(2, bytes, part), { code: "invalid-input" })
     assert.deepEqual(context.range(2), [0, 7])
+  })
+
+  test("is as large as it says, and nothing where it cannot be read", async () => {
+    using model = await loadDemo()
+    await using backend = await smallBackend(model)
+    await decode(backend, { tokens: tokensOf(model, PROMPT), sequence: 1 })
+    assert.equal(backend.saveSequence(1, 0, 9)?.length, backend.stateBytes(1, 0, 9))
+    for (const broken of [{ cria_state_size: () => 2 ** 40 }, { cria_state_get: () => -3 }]) {
+      using other = await loadModel(withFunctions(broken), { paths: [DEMO] })
+      await using second = await smallBackend(other)
+      await decode(second, { tokens: tokensOf(other, PROMPT), sequence: 1 })
+      assert.equal(second.saveSequence(1, 0, 9), undefined)
+      assert.equal((await decode(second, { tokens: [1], sequence: 2 })).code, 0)
+    }
   })
 })

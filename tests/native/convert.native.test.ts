@@ -17,6 +17,11 @@ import { DEMO, describe, Folder, GREEDY, library, test, VOCABULARIES } from "./s
 const FIXTURES = fileURLToPath(new URL("../fixtures", import.meta.url))
 const DEMO_FOLDER = join(FIXTURES, "hf-cria-demo")
 
+/** What Hugging Face's own library makes of the texts; see `tokens.py` there. */
+const HUGGING_FACE = JSON.parse(
+  readFileSync(join(FIXTURES, "convert/tokens.json"), "utf8"),
+) as Readonly<Record<string, readonly (readonly number[])[]>>
+
 const CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+"
 const REST = " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 const BYTES = { type: "ByteLevel", add_prefix_space: false, use_regex: false }
@@ -31,12 +36,34 @@ function split(expression: string): object {
 const BYTE_PAIRS: Readonly<Record<string, object>> = {
   "llama-bpe": split(`${CONTRACTIONS}|\\p{N}{1,3}|${REST}`),
   qwen2: split(`${CONTRACTIONS}|\\p{N}|${REST}`),
+  qwen35: split(
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+  ),
   "gpt-2": WORDS,
   starcoder: {
     type: "Sequence",
     pretokenizers: [{ type: "Digits", individual_digits: true }, WORDS],
   },
   refact: {
+    type: "Sequence",
+    pretokenizers: [{ type: "Digits", individual_digits: true }, WORDS],
+  },
+}
+
+const CASED = "[^\\r\\n\\p{L}\\p{N}]?"
+const UPPER = "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+const LOWER = "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+const ENGLISH = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+const CASED_REST = " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+
+/** Rules of models whose vocabularies do not come with llama.cpp, as in `tokens.py` of the fixtures. */
+const OTHER_RULES: Readonly<Record<string, object>> = {
+  tekken: split(`${CASED}${UPPER}*${LOWER}+|${CASED}${UPPER}+${LOWER}*|\\p{N}|${CASED_REST}`),
+  dbrx: split(`${CONTRACTIONS}|\\p{N}{1,3}|${REST}`),
+  "gpt-4o": split(
+    `${CASED}${UPPER}*${LOWER}+${ENGLISH}?|${CASED}${UPPER}+${LOWER}*${ENGLISH}?|\\p{N}{1,3}|${CASED_REST}`,
+  ),
+  smollm: {
     type: "Sequence",
     pretokenizers: [{ type: "Digits", individual_digits: true }, WORDS],
   },
@@ -76,8 +103,17 @@ function readReal(name: string): Real {
   }
 }
 
-/** Converts the tokenizer of a folder and tokenises with it what llama.cpp comes with expected tokens for. */
-async function checkTokens(real: Real, folder: Folder, architecture: Architecture): Promise<void> {
+/**
+ * Converts the tokenizer of a folder and tokenises with it the texts that llama.cpp comes with.
+ *
+ * @param others Expected tokens; without, those that come with the texts.
+ */
+async function checkTokens(
+  real: Real,
+  folder: Folder,
+  architecture: Architecture,
+  others?: readonly (readonly number[])[],
+): Promise<void> {
   const config = new Hyperparameters({ vocab_size: real.texts.length }, "config.json")
   const source = new ModelFolder(folder.path)
   const vocabulary = readVocabulary({ architecture, config, folder: source })
@@ -89,7 +125,8 @@ async function checkTokens(real: Real, folder: Folder, architecture: Architectur
   const lines = readFileSync(`${real.path}.out`, "utf8").split("\n")
   assert.ok(texts.length > 40)
   for (const [index, text] of texts.entries()) {
-    const expected = (lines[index] ?? "").trim().split(/\s+/).filter(Boolean).map(Number)
+    const own = (lines[index] ?? "").trim().split(/\s+/).filter(Boolean).map(Number)
+    const expected = others === undefined ? own : others[index]
     const tokens = [...model.tokenize(text, { addSpecial: false, parseSpecial: false })]
     assert.deepEqual(tokens, expected, JSON.stringify(text))
   }
@@ -117,6 +154,23 @@ describe("convert: real vocabularies cut text as their makers say", () => {
         model: { type: "BPE", vocab, merges: real.merges, ignore_merges: name === "llama-bpe" },
       })
       await checkTokens(real, folder, "qwen2")
+    })
+  }
+
+  for (const [name, rules] of Object.entries(OTHER_RULES)) {
+    test(`byte pairs of ${name}, with the vocabulary of llama-bpe`, async () => {
+      using folder = new Folder()
+      const real = readReal("llama-bpe")
+      writeJson(folder, "tokenizer.json", {
+        pre_tokenizer: rules,
+        model: {
+          type: "BPE",
+          vocab: Object.fromEntries(real.texts.map((text, id) => [text, id])),
+          merges: real.merges,
+          ignore_merges: name === "tekken",
+        },
+      })
+      await checkTokens(real, folder, "qwen2", HUGGING_FACE[name])
     })
   }
 
@@ -148,6 +202,22 @@ describe("convert: real vocabularies cut text as their makers say", () => {
       },
     })
     await checkTokens(real, folder, "llama")
+  })
+
+  test("SentencePiece of gemma-4 in the form of character pairs", async () => {
+    using folder = new Folder()
+    const real = readReal("gemma-4")
+    writeJson(folder, "tokenizer.json", {
+      added_tokens: addedTokens(real),
+      model: {
+        type: "BPE",
+        byte_fallback: true,
+        unk_token: "<unk>",
+        vocab: Object.fromEntries(real.texts.map((text, id) => [text, id])),
+        merges: real.merges,
+      },
+    })
+    await checkTokens(real, folder, "gemma3")
   })
 
   test("word pieces of bert-bge", async () => {

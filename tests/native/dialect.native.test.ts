@@ -1,10 +1,12 @@
 import assert from "node:assert/strict"
-import { readdirSync } from "node:fs"
+import { readdirSync, truncateSync } from "node:fs"
+import { join } from "node:path"
 
+import { loadModel } from "../../ffi/model.ts"
 import { inputOf } from "../../src/gguf/merge.ts"
-import { readArray, readGguf } from "../../src/gguf/read.ts"
+import { readArray, readArrayBytes, readGguf } from "../../src/gguf/read.ts"
+import { readLoadable } from "../../src/gguf/translate.ts"
 import {
-  f32,
   type GgufInput,
   packNumbers,
   packStrings,
@@ -14,221 +16,307 @@ import {
   writeGguf,
 } from "../../src/gguf/write.ts"
 import { LocalModel } from "../../src/model/local-model.ts"
-import { DEMO, describe, Folder, GREEDY, library, test } from "./support.ts"
+import {
+  bert,
+  DIALECT_MODELS,
+  type DialectModel,
+  EMBEDDING_GEMMA,
+  gemma3n,
+  llama,
+  type Shapes,
+} from "./dialect-models.ts"
+import { DEMO, describe, Folder, GREEDY, library, test, VOCABULARIES } from "./support.ts"
 
-const demo = readGguf(DEMO)
+type Metadata = Map<string, GgufInput>
 
-/** Tokens of the demo model's vocabulary. */
-const VOCABULARY = 4096
-const WIDTH = 64
-
-type Shapes = readonly (readonly [name: string, ...dims: readonly number[]])[]
-
-/** Tensors of small numbers that are the same each time. */
-function tensorsOf(shapes: Shapes): TensorSource[] {
+/** Small numbers that follow from the name of a tensor, whatever else is in the file. */
+function numbersOf(name: string, count: number): Float32Array {
   let state = 7
+  for (const character of name) state = (state * 31 + (character.codePointAt(0) ?? 0)) % 2 ** 31
+  const numbers = new Float32Array(count)
+  for (let i = 0; i < count; i++) {
+    state = (state * 1_103_515_245 + 12_345) % 2 ** 31
+    numbers[i] = (name.includes("norm") ? 1 : 0) + (state / 2 ** 31 - 0.5) / 2
+  }
+  return numbers
+}
+
+function tensorsOf(shapes: Shapes): TensorSource[] {
   return shapes.map(([name, ...dims]) => {
-    const numbers = new Float32Array(dims.reduce((product, size) => product * size, 1))
-    for (let i = 0; i < numbers.length; i++) {
-      state = (state * 1_103_515_245 + 12_345) % 2 ** 31
-      numbers[i] = (name.includes("norm") ? 1 : 0) + (state / 2 ** 31 - 0.5) / 2
-    }
+    const numbers = numbersOf(
+      name,
+      dims.reduce((product, size) => product * size, 1),
+    )
     return { name, type: "F32", dims, chunks: [new Uint8Array(numbers.buffer)] }
   })
 }
 
-/** The demo model's tokenizer under keys of an architecture. */
-function metadataOf(architecture: string, fields: Readonly<Record<string, GgufInput>>) {
-  const tokenizer = [...demo.metadata].filter(([key]) => key.startsWith("tokenizer."))
-  return new Map<string, GgufInput>([
-    ["general.architecture", text(architecture)],
-    ["general.file_type", u32(0)],
-    ...tokenizer.map(([key, value]): [string, GgufInput] => [key, inputOf(DEMO, value)]),
-    ...Object.entries(fields).map(([key, value]): [string, GgufInput] => [
-      `${architecture}.${key}`,
-      value,
-    ]),
-  ])
+/** The tokenizer of a file. */
+function tokenizerOf(path: string): Metadata {
+  const keys = [...readGguf(path).metadata].filter(([key]) => key.startsWith("tokenizer."))
+  return new Map(keys.map(([key, value]) => [key, inputOf(path, value)]))
 }
 
-/** The likeliest first tokens of an answer and their probabilities. */
-async function probabilities(path: string, cache: string): Promise<[string, number][]> {
-  const options = {
+const DEMO_TOKENIZER = tokenizerOf(DEMO)
+
+function vocabulary(name: string): string {
+  return join(VOCABULARIES, `ggml-vocab-${name}.gguf`)
+}
+
+/** Writes a model as llama.cpp wants it. */
+async function writeStock(
+  path: string,
+  model: Omit<DialectModel, "ollama">,
+  tokenizer: Metadata = DEMO_TOKENIZER,
+): Promise<void> {
+  const { architecture, fields } = model
+  const metadata: Metadata = new Map([
+    ["general.architecture", text(architecture)],
+    ["general.file_type", u32(0)],
+    ...tokenizer,
+    ...Object.entries(model.tokenizer ?? {}),
+    ...prefixed(architecture, fields),
+  ])
+  await writeGguf(path, { metadata, tensors: tensorsOf(model.tensors) })
+}
+
+/** Writes the same model as Ollama's registry has it. */
+async function writeOllama(
+  path: string,
+  model: DialectModel,
+  tokenizer: Metadata = DEMO_TOKENIZER,
+): Promise<void> {
+  const { ollama } = model
+  const architecture = ollama.architecture ?? model.architecture
+  const kept = Object.entries(model.fields).filter(([key]) => !ollama.without?.includes(key))
+  const metadata: Metadata = new Map([
+    ["general.architecture", text(architecture)],
+    ["general.file_type", u32(0)],
+    ...tokenizer,
+    ...Object.entries(ollama.tokenizer ?? model.tokenizer ?? {}),
+    ...prefixed(architecture, { ...Object.fromEntries(kept), ...ollama.fields }),
+  ])
+  const tensors = tensorsOf(model.tensors).map((tensor) => ({
+    ...tensor,
+    name: (ollama.names ?? []).reduce((name, rule) => name.replace(...rule), tensor.name),
+  }))
+  // Between others, as in real files.
+  tensors.splice(3, 0, ...tensorsOf(ollama.extra ?? []))
+  await writeGguf(path, { metadata, tensors })
+}
+
+function prefixed(
+  architecture: string,
+  fields: Readonly<Record<string, GgufInput>>,
+): [string, GgufInput][] {
+  return Object.entries(fields).map(([key, value]) => [`${architecture}.${key}`, value])
+}
+
+function load(path: string): Promise<LocalModel> {
+  return LocalModel.load(library, {
     name: "m",
     path,
     contextTokens: 256,
     parallel: 1,
     flashAttention: "off",
     cacheType: "f16",
-  } as const
-  await using model = await LocalModel.load(library, options, { cache })
-  const request = {
+  })
+}
+
+/** The tokens of an answer, each with the likeliest and their probabilities. */
+async function answer(path: string): Promise<unknown[]> {
+  await using model = await load(path)
+  const steps: unknown[] = []
+  for await (const event of model.answer({
     input: { kind: "text", text: "one two three four" },
+    sampling: GREEDY,
+    maxTokens: 4,
+    stop: [],
+    logprobs: 3,
+    wantsContext: false,
+  })) {
+    if (event.kind === "delta") steps.push(...event.logprobs)
+  }
+  return steps
+}
+
+/** The tokens of a prompt that Llama 3 cuts in another way than most, and of one more. */
+async function promptTokens(path: string): Promise<readonly number[]> {
+  await using model = await load(path)
+  for await (const event of model.answer({
+    input: { kind: "text", text: "In 2024 it's 12345 miles!" },
     sampling: GREEDY,
     maxTokens: 1,
     stop: [],
-    logprobs: 5,
-    wantsContext: false,
-  } as const
-  for await (const event of model.answer(request)) {
-    if (event.kind !== "delta" || event.logprobs.length === 0) continue
-    return event.logprobs.flatMap(({ top }) => top.map(({ token, logprob }) => [token, logprob]))
+    wantsContext: true,
+  })) {
+    if (event.kind === "done") return event.context ?? []
   }
   return []
 }
 
-const HEADS: Readonly<Record<string, GgufInput>> = {
-  block_count: u32(2),
-  context_length: u32(512),
-  embedding_length: u32(WIDTH),
-  "attention.head_count": u32(2),
-  "attention.head_count_kv": u32(1),
-  "attention.key_length": u32(32),
-  "attention.value_length": u32(32),
-  "attention.sliding_window": u32(128),
-  "attention.layer_norm_rms_epsilon": f32(1e-6),
-  feed_forward_length: u32(WIDTH),
+async function vector(path: string): Promise<number[]> {
+  await using model = await load(path)
+  return (await model.embed(["one two three four"])).flatMap((values) => [...values])
 }
 
-const ATTENTION: Shapes = [
-  ["attn_norm.weight", WIDTH],
-  ["attn_q.weight", WIDTH, 64],
-  ["attn_k.weight", WIDTH, 32],
-  ["attn_v.weight", WIDTH, 32],
-]
-
-function blocks(shapes: Shapes): Shapes {
-  return [0, 1].flatMap((i) =>
-    shapes.map(([name, ...dims]) => [`blk.${i}.${name}`, ...dims] as const),
-  )
-}
-
-const ENDS: Shapes = [
-  ["token_embd.weight", WIDTH, VOCABULARY],
-  ["output_norm.weight", WIDTH],
-]
-
-/** A gpt-oss model of random weights. */
-async function writeGptOss(
-  path: string,
-  architecture: string,
-  rename: (name: string) => string,
+/** Fails unless both files of a folder give the same. */
+async function expectSame(
+  folder: Folder,
+  outcome: (path: string) => Promise<readonly unknown[]>,
 ): Promise<void> {
-  const ours = architecture === "gptoss"
-  const shapes: Shapes = [
-    ...ENDS,
-    ["output.weight", WIDTH, VOCABULARY],
-    ...blocks([
-      ...ATTENTION,
-      ["attn_q.bias", 64],
-      ["attn_k.bias", 32],
-      ["attn_v.bias", 32],
-      ["attn_output.weight", 64, WIDTH],
-      ["attn_output.bias", WIDTH],
-      ["attn_sinks.weight", 2],
-      ["post_attention_norm.weight", WIDTH],
-      ["ffn_gate_inp.weight", WIDTH, 4],
-      ["ffn_gate_inp.bias", 4],
-      ["ffn_gate_exps.weight", WIDTH, WIDTH, 4],
-      ["ffn_gate_exps.bias", WIDTH, 4],
-      ["ffn_up_exps.weight", WIDTH, WIDTH, 4],
-      ["ffn_up_exps.bias", WIDTH, 4],
-      ["ffn_down_exps.weight", WIDTH, WIDTH, 4],
-      ["ffn_down_exps.bias", WIDTH, 4],
-    ]),
-  ]
-  const fields = {
-    ...HEADS,
-    expert_count: u32(4),
-    expert_used_count: u32(2),
-    "rope.freq_base": f32(150_000),
-    "rope.scaling.factor": f32(32),
-    "rope.scaling.original_context_length": u32(128),
-    ...(ours ? {} : { expert_feed_forward_length: u32(WIDTH), "rope.scaling.type": text("yarn") }),
-  }
-  const tensors = tensorsOf(shapes).map((tensor) => ({ ...tensor, name: rename(tensor.name) }))
-  await writeGguf(path, { metadata: metadataOf(architecture, fields), tensors })
+  const expected = await outcome(folder.file("stock.gguf"))
+  assert.ok(expected.length > 1)
+  assert.deepEqual(await outcome(folder.file("ollama.gguf")), expected)
+  assert.deepEqual(readdirSync(folder.path).toSorted(), ["ollama.gguf", "stock.gguf"])
 }
 
-describe("models of Ollama's registry", () => {
-  test("gpt-oss loads under Ollama's names as under llama.cpp's", async () => {
-    using folder = new Folder()
-    await writeGptOss(folder.file("theirs.gguf"), "gpt-oss", (name) => name)
-    await writeGptOss(folder.file("ollama.gguf"), "gptoss", (name) =>
-      name
-        .replace("attn_output.", "attn_out.")
-        .replace("attn_sinks.weight", "attn_sinks")
-        .replace("post_attention_norm.", "ffn_norm."),
-    )
-    const expected = await probabilities(folder.file("theirs.gguf"), folder.path)
-    assert.equal(expected.length, 5)
-    assert.deepEqual(await probabilities(folder.file("ollama.gguf"), folder.path), expected)
-    // Translated once: the second load finds the file.
-    assert.deepEqual(await probabilities(folder.file("ollama.gguf"), folder.path), expected)
-    assert.equal(readdirSync(folder.file("translated")).length, 1)
-  })
-
-  test("Gemma 3 loads with an encoder in the file, keys left out and tokens too many", async () => {
-    using folder = new Folder()
-    const shapes: Shapes = [
-      ...ENDS,
-      ...blocks([
-        ...ATTENTION,
-        ["attn_output.weight", 64, WIDTH],
-        ["attn_q_norm.weight", 32],
-        ["attn_k_norm.weight", 32],
-        ["post_attention_norm.weight", WIDTH],
-        ["ffn_norm.weight", WIDTH],
-        ["ffn_gate.weight", WIDTH, WIDTH],
-        ["ffn_up.weight", WIDTH, WIDTH],
-        ["ffn_down.weight", WIDTH, WIDTH],
-        ["post_ffw_norm.weight", WIDTH],
-      ]),
-    ]
-    const theirs = metadataOf("gemma3", { ...HEADS, "rope.freq_base": f32(1_000_000) })
-    const { "attention.layer_norm_rms_epsilon": _, ...fields } = HEADS
-    const ollama = metadataOf("gemma3", { ...fields, "rope.global.freq_base": f32(1_000_000) })
-    const vocabulary = demo.metadata.get("tokenizer.ggml.tokens")
-    assert.ok(vocabulary?.type === "array")
-    const tokens = readArray(DEMO, vocabulary).map(String)
-    ollama.set("tokenizer.ggml.tokens", packStrings([...tokens, "<image>"]))
-    ollama.set(
-      "tokenizer.ggml.token_type",
-      packNumbers(
-        "i32",
-        [...tokens, ""].map(() => 1),
-      ),
-    )
-    theirs.set(
-      "tokenizer.ggml.token_type",
-      packNumbers(
-        "i32",
-        tokens.map(() => 1),
-      ),
-    )
-    await writeGguf(folder.file("theirs.gguf"), { metadata: theirs, tensors: tensorsOf(shapes) })
-    const encoder: Shapes = [
-      ["v.blk.0.attn_q.weight", 8, 8],
-      ["mm.mm_input_projection.weight", 8, 8],
-    ]
-    await writeGguf(folder.file("ollama.gguf"), {
-      metadata: ollama,
-      tensors: tensorsOf([...shapes, ...encoder]),
+describe("models of Ollama's registry answer as those made for llama.cpp", () => {
+  for (const [title, model] of Object.entries(DIALECT_MODELS)) {
+    test(title, async () => {
+      using folder = new Folder()
+      await writeStock(folder.file("stock.gguf"), model)
+      await writeOllama(folder.file("ollama.gguf"), model)
+      await expectSame(folder, answer)
     })
-    const expected = await probabilities(folder.file("theirs.gguf"), folder.path)
-    assert.equal(expected.length, 5)
-    assert.deepEqual(await probabilities(folder.file("ollama.gguf"), folder.path), expected)
-  })
+  }
 
-  test("what cannot be translated is refused with the reason and a way out", async () => {
+  test("EmbeddingGemma", async () => {
     using folder = new Folder()
-    const fields = { block_count: u32(1) }
-    const metadata = metadataOf("mllama", fields)
-    await writeGguf(folder.file("m.gguf"), { metadata, tensors: tensorsOf([["w", 8]]) })
-    await assert.rejects(probabilities(folder.file("m.gguf"), folder.path), {
-      code: "unavailable",
-      message: 'Cannot run "m": llama.cpp has no Llama 3.2 Vision',
-      hint: /cria pull hf\.co/,
-    })
+    await writeStock(folder.file("stock.gguf"), EMBEDDING_GEMMA)
+    await writeOllama(folder.file("ollama.gguf"), EMBEDDING_GEMMA)
+    await expectSame(folder, vector)
   })
 })
+
+describe("vocabularies of Ollama's registry", () => {
+  test("tokens without a row in the embedding are left out", async () => {
+    using folder = new Folder()
+    const model = DIALECT_MODELS["Gemma 3"]
+    assert.ok(model !== undefined)
+    const { tokens, token_type: types } = demoArrays()
+    const longer = new Map(DEMO_TOKENIZER)
+    longer.set("tokenizer.ggml.tokens", packStrings([...tokens, "<image>"]))
+    longer.set("tokenizer.ggml.token_type", packNumbers("i32", [...types, 3]))
+    await writeStock(folder.file("stock.gguf"), model)
+    await writeOllama(folder.file("ollama.gguf"), model, longer)
+    await expectSame(folder, answer)
+  })
+
+  test("Gemma 3n: so are rows of the embedding that layers have none for", async () => {
+    using folder = new Folder()
+    const path = vocabulary("llama-spm")
+    const [all, cut] = [tokenizerOf(path), tokenizerOf(path)]
+    const count = 4096
+    const arrays = arraysOf(path)
+    cut.set("tokenizer.ggml.tokens", packStrings(arrays.tokens.slice(0, count)))
+    cut.set("tokenizer.ggml.scores", packNumbers("f32", arrays.scores.slice(0, count)))
+    cut.set("tokenizer.ggml.token_type", packNumbers("i32", arrays.token_type.slice(0, count)))
+    // Bytes are not marked as such.
+    all.set(
+      "tokenizer.ggml.token_type",
+      packNumbers(
+        "i32",
+        arrays.token_type.map((type) => (type === 6 ? 1 : type)),
+      ),
+    )
+    await writeStock(folder.file("stock.gguf"), gemma3n(count), cut)
+    const model = gemma3n(count)
+    const longer = model.tensors.map(([name, ...dims]) =>
+      name === "token_embd.weight"
+        ? ([name, 64, arrays.tokens.length] as const)
+        : ([name, ...dims] as const),
+    )
+    await writeOllama(folder.file("ollama.gguf"), { ...model, tensors: longer, ollama: {} }, all)
+    await expectSame(folder, answer)
+  })
+
+  test("Llama 3 cuts text by its own rules, also when the file does not name them", async () => {
+    using folder = new Folder()
+    const tokenizer = tokenizerOf(vocabulary("llama-bpe"))
+    const { length } = arraysOf(vocabulary("llama-bpe")).tokens
+    await writeStock(folder.file("stock.gguf"), llama(length), tokenizer)
+    const unnamed = new Map(tokenizer)
+    unnamed.delete("tokenizer.ggml.pre")
+    await writeOllama(folder.file("ollama.gguf"), { ...llama(length), ollama: {} }, unnamed)
+    await expectSame(folder, promptTokens)
+  })
+
+  test("a map of characters in base64 is decoded", async () => {
+    using folder = new Folder()
+    const path = vocabulary("nomic-bert-moe")
+    const tokenizer = tokenizerOf(path)
+    const map = readGguf(path).metadata.get("tokenizer.ggml.precompiled_charsmap")
+    assert.ok(map?.type === "array")
+    const { length } = arraysOf(path).tokens
+    await writeStock(folder.file("stock.gguf"), bert(length), tokenizer)
+    const encoded = new Map(tokenizer)
+    const base64 = Buffer.from(readArrayBytes(path, map)).toString("base64")
+    encoded.set("tokenizer.ggml.precompiled_charsmap", packStrings(base64.split("")))
+    await writeOllama(folder.file("ollama.gguf"), { ...bert(length), ollama: {} }, encoded)
+    await expectSame(folder, vector)
+  })
+})
+
+describe("a translated model", () => {
+  test("that becomes shorter while it is read is an error, not a model of zeros", async () => {
+    using folder = new Folder()
+    const model = DIALECT_MODELS["gpt-oss"]
+    assert.ok(model !== undefined)
+    const path = folder.file("m.gguf")
+    await writeOllama(path, model)
+    const { paths, view } = readLoadable(path, "m")
+    truncateSync(path, 300_000)
+    await assert.rejects(loadModel(library, { paths, view }), {
+      code: "invalid-input",
+      message: /read error/,
+    })
+  })
+
+  test("reports its progress, and loading it can be cancelled", async () => {
+    using folder = new Folder()
+    const model = DIALECT_MODELS["gpt-oss"]
+    assert.ok(model !== undefined)
+    const path = folder.file("m.gguf")
+    await writeOllama(path, model)
+    const options = {
+      name: "m",
+      path,
+      contextTokens: 256,
+      parallel: 1,
+      flashAttention: "off",
+      cacheType: "f16",
+    } as const
+    const aborted = AbortSignal.abort(new Error("enough"))
+    await assert.rejects(LocalModel.load(library, options, { signal: aborted }), /enough/)
+    const fractions: number[] = []
+    await using loaded = await LocalModel.load(library, options, {
+      onProgress: (fraction) => fractions.push(fraction),
+    })
+    assert.equal(loaded.facts.architecture, "gpt-oss")
+    assert.ok(fractions.every((fraction) => fraction >= 0 && fraction <= 1))
+  })
+})
+
+interface TokenArrays {
+  readonly tokens: readonly string[]
+  readonly scores: readonly number[]
+  readonly token_type: readonly number[]
+}
+
+function arraysOf(path: string): TokenArrays {
+  const { metadata } = readGguf(path)
+  const values = (key: string): readonly unknown[] => {
+    const value = metadata.get(`tokenizer.ggml.${key}`)
+    return value?.type === "array" ? readArray(path, value) : []
+  }
+  return {
+    tokens: values("tokens").map(String),
+    scores: values("scores").map(Number),
+    token_type: values("token_type").map(Number),
+  }
+}
+
+function demoArrays(): TokenArrays {
+  return arraysOf(DEMO)
+}

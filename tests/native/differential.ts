@@ -19,7 +19,7 @@ import { createBackend, type NativeBackend } from "../../ffi/backend.ts"
 import { loadModel, type NativeModel } from "../../ffi/model.ts"
 import { makeModel } from "../../scripts/make-model.ts"
 import type { ShapeName } from "../../scripts/model-shapes.ts"
-import type { Sharing } from "../../src/engine/backend.ts"
+import type { MemoryKind, Sharing } from "../../src/engine/backend.ts"
 import { Engine, type EngineOptions } from "../../src/engine/engine.ts"
 import type { TokenLogprob } from "../../src/engine/output.ts"
 import type { EngineEvent, GenerateRequest, Usage } from "../../src/engine/sequence.ts"
@@ -30,6 +30,9 @@ import { Folder, GREEDY, library, VOCABULARIES } from "./support.ts"
 export interface Kind {
   readonly name: string
   readonly shape: ShapeName
+  readonly memory: MemoryKind
+  /** Tokens; 0 without. */
+  readonly window: number
   readonly isWindowFull: boolean
   /** What the context has to report. */
   readonly sharing: Sharing
@@ -45,30 +48,43 @@ const ROUNDED = 1.5e-3
 
 /** Every kind that answers. */
 export const KINDS: readonly Kind[] = [
-  { name: "dense", shape: "tiny-llama", isWindowFull: true, sharing: "prefix", tolerance: EXACT },
   {
-    name: "window kept whole",
-    shape: "tiny-gemma3",
-    isWindowFull: true,
+    ...kindOf("tiny-llama", "dense"),
+    sharing: "prefix",
+    tolerance: EXACT,
+  },
+  {
+    ...kindOf("tiny-gemma3", "window", 64),
+    name: "window kept whole (tiny-gemma3)",
     sharing: "prefix",
     tolerance: ROUNDED,
   },
   {
-    name: "window",
-    shape: "tiny-gemma3",
+    ...kindOf("tiny-gemma3", "window", 64),
     isWindowFull: false,
     sharing: "whole",
     tolerance: ROUNDED,
   },
-  { name: "hybrid", shape: "tiny-lfm2", isWindowFull: true, sharing: "whole", tolerance: EXACT },
   {
-    name: "recurrent",
-    shape: "tiny-mamba2",
-    isWindowFull: true,
+    ...kindOf("tiny-cohere2", "window", 128),
+    name: "window kept whole (tiny-cohere2)",
+    sharing: "prefix",
+    tolerance: EXACT,
+  },
+  {
+    ...kindOf("tiny-cohere2", "window", 128),
+    isWindowFull: false,
     sharing: "whole",
     tolerance: EXACT,
   },
+  { ...kindOf("tiny-lfm2", "hybrid"), sharing: "whole", tolerance: EXACT },
+  { ...kindOf("tiny-granitehybrid", "hybrid"), sharing: "whole", tolerance: EXACT },
+  { ...kindOf("tiny-mamba2", "recurrent"), sharing: "whole", tolerance: EXACT },
 ]
+
+function kindOf(shape: ShapeName, memory: MemoryKind, window = 0) {
+  return { name: `${memory} (${shape})`, shape, memory, window, isWindowFull: true }
+}
 
 /** Ids below are saved and restored directly, those above through the staging id. */
 const SEQUENCES = 6
@@ -129,7 +145,12 @@ export class Laboratory implements AsyncDisposable {
 
   /** An engine that shares. */
   async engine(options: MachineOptions = {}): Promise<Engine> {
-    return engineOf(this.#model, await this.backend(options), options)
+    return this.run(await this.backend(options), options)
+  }
+
+  /** An engine on a backend, which it owns. */
+  run(backend: NativeBackend, options: MachineOptions = {}): Engine {
+    return engineOf(this.#model, backend, options)
   }
 
   /** Random tokens. */

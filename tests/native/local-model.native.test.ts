@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs"
 import type { ChatEvent, Message, Tool } from "../../src/chat/message.ts"
 import { LocalModel } from "../../src/model/local-model.ts"
 import type { AnswerInput, AnswerRequest, LoadOptions } from "../../src/model/request.ts"
-import { DEMO, describe, GREEDY, library, test } from "./support.ts"
+import { DEMO, describe, GREEDY, library, test, withFunctions } from "./support.ts"
 
 const OPTIONS: LoadOptions = {
   name: "demo",
@@ -304,6 +304,19 @@ describe("LocalModel.answer()", () => {
   })
 })
 
+describe("penalties", () => {
+  test("look back at the prompt too", async () => {
+    await using model = await load()
+    const text = "There was a lazy mouse. There was a lazy mouse. There was a"
+    const request = { ...chat([]), input: { kind: "text", text } as const, maxTokens: 1 }
+    const plain = await collect(model.answer(request))
+    const sampling = { ...GREEDY, repeatPenalty: 100 }
+    const penalised = await collect(model.answer({ ...request, sampling }))
+    assert.ok(text.includes(plain.content.trim()), plain.content)
+    assert.notEqual(penalised.content, plain.content)
+  })
+})
+
 describe("LocalModel.embed()", () => {
   test("gives vectors of length 1 in which like is near to like", async () => {
     await using model = await load()
@@ -336,6 +349,22 @@ describe("LocalModel.embed()", () => {
       message: /Cannot embed an input of \d+ tokens/,
     })
     assert.equal((await model.embed(["fine"])).length, 1)
+  })
+
+  test("tries again when there was no memory for it, and can be disposed all the same", async () => {
+    const { cria_context_new: real } = library.functions
+    let contexts = 0
+    // The first is for answers.
+    const scarce = withFunctions({
+      cria_context_new: (...args) => (++contexts === 2 ? -4 : real(...args)),
+    })
+    await using model = await LocalModel.load(scarce, OPTIONS)
+    await assert.rejects(model.embed(["fine"]), { code: "insufficient-memory" })
+    assert.equal((await model.embed(["fine"])).length, 1)
+    contexts = 0
+    const last = await LocalModel.load(scarce, OPTIONS)
+    await assert.rejects(last.embed(["fine"]), { code: "insufficient-memory" })
+    await last[Symbol.asyncDispose]()
   })
 })
 

@@ -1,9 +1,11 @@
 import assert from "node:assert/strict"
 
-import type { NativeBackend } from "../../ffi/backend.ts"
+import { type NativeBackend, samplerJson } from "../../ffi/backend.ts"
 import type { NativeModel } from "../../ffi/model.ts"
+import { encode } from "../../ffi/native.ts"
 import type { SamplingOptions } from "../../src/engine/sampling.ts"
-import { describe, test, decode, GREEDY, loadDemo, smallBackend } from "./support.ts"
+import { random } from "../simulation/random.ts"
+import { decode, describe, GREEDY, library, loadDemo, smallBackend, test } from "./support.ts"
 
 const STORY = "Once upon a time"
 
@@ -19,8 +21,19 @@ async function sample(
   options: SamplingOptions,
   count = 8,
 ): Promise<string> {
-  const prompt = model.tokenize(STORY, { addSpecial: false, parseSpecial: false })
   const sampler = backend.createSampler(options)
+  const text = await sampleWith(model, backend, sampler, count)
+  backend.freeSampler(sampler)
+  return text
+}
+
+async function sampleWith(
+  model: NativeModel,
+  backend: NativeBackend,
+  sampler: number,
+  count: number,
+): Promise<string> {
+  const prompt = model.tokenize(STORY, { addSpecial: false, parseSpecial: false })
   backend.removeSequence(0, 0, -1)
   let next = await decode(backend, { tokens: prompt, sampler })
   let text = ""
@@ -31,8 +44,25 @@ async function sample(
     // oxlint-disable-next-line no-await-in-loop
     next = await decode(backend, { tokens: [next.token], from: prompt.length + i, sampler })
   }
-  backend.freeSampler(sampler)
   return text
+}
+
+/**
+ * The same sampler out of llama.cpp's own parts, over the whole vocabulary: the shim leaves everything to the chain
+ * when DRY is in it. This one never finds a repetition long enough.
+ */
+function chainOfSamplers(
+  model: NativeModel,
+  backend: NativeBackend,
+  options: SamplingOptions,
+): number {
+  const json = {
+    ...samplerJson(options, backend.info.cells),
+    dry_multiplier: 1,
+    dry_allowed_length: 1_000_000,
+  }
+  const handle = library.functions.cria_sampler_new(model.handle, ...encode(JSON.stringify(json)))
+  return library.check(handle, "Cannot make the sampler")
 }
 
 describe("a sampler", () => {
@@ -58,6 +88,52 @@ describe("a sampler", () => {
     }
   })
 
+  test("changes logits as llama.cpp's own samplers do", async () => {
+    using model = await loadDemo()
+    await using backend = await smallBackend(model)
+    const pick = random(7)
+    const among = <T>(...choices: readonly T[]): T => choices[pick(choices.length)] as T
+    for (let run = 0; run < 60; run++) {
+      const options: SamplingOptions = {
+        ...GREEDY,
+        temperature: among(0, 0.7, 1.5),
+        topK: among(0, 5, 40, 1000),
+        topP: among(1, 0.9, 0.5),
+        minP: among(0, 0.05),
+        typicalP: among(1, 1, 0.9),
+        repeatPenalty: among(1, 1.1, 2),
+        repeatLastN: among(1, 8, 64, -1),
+        presencePenalty: among(0, 1.5, -2),
+        frequencyPenalty: among(0, 0.5),
+        seed: run,
+        logitBias: Array.from(
+          { length: pick(4) },
+          () => [pick(4096), among(-1000, -2, 3)] as const,
+        ),
+      }
+      const found = await sample(model, backend, options, 20)
+      const sampler = chainOfSamplers(model, backend, options)
+      assert.equal(found, await sampleWith(model, backend, sampler, 20), JSON.stringify(options))
+      backend.freeSampler(sampler)
+    }
+  })
+
+  test("reports the model's own log-probabilities, whatever changes them", async () => {
+    using model = await loadDemo()
+    await using backend = await smallBackend(model)
+    const tokens = model.tokenize(STORY, { addSpecial: false, parseSpecial: false })
+    const tops: number[][] = []
+    const [best = 0] = model.tokenize(",", { addSpecial: false, parseSpecial: false })
+    for (const change of [{}, { logitBias: [[best, -50]] as const, repeatPenalty: 2 }]) {
+      const sampler = backend.createSampler({ ...GREEDY, ...change })
+      backend.removeSequence(0, 0, -1)
+      await decode(backend, { tokens, sampler, top: 20 })
+      tops.push([...backend.arrays.topToken.subarray(0, 20), ...backend.arrays.topLogprob])
+      backend.freeSampler(sampler)
+    }
+    assert.deepEqual(tops[0], tops[1])
+  })
+
   test("cuts by probability before the chain as the chain itself does", async () => {
     using model = await loadDemo()
     await using backend = await smallBackend(model)
@@ -68,8 +144,9 @@ describe("a sampler", () => {
       [0.99, 4],
     ] as const) {
       const options = { ...GREEDY, temperature: 1.7, topK: 0, topP, seed }
-      // A bias of nothing sends the row through llama.cpp's own samplers.
-      const slow = await sample(model, backend, { ...options, logitBias: [[0, 0]] }, 24)
+      const sampler = chainOfSamplers(model, backend, options)
+      const slow = await sampleWith(model, backend, sampler, 24)
+      backend.freeSampler(sampler)
       assert.equal(await sample(model, backend, options, 24), slow, `top_p ${topP}`)
     }
   })
@@ -94,6 +171,18 @@ describe("a sampler", () => {
       60,
     )
     assert.ok(distinct(penalised) > distinct(plain), `${penalised} | ${plain}`)
+  })
+
+  test("penalises what came before the answer, as far as it looks back", async () => {
+    using model = await loadDemo()
+    await using backend = await smallBackend(model)
+    const free = await sample(model, backend, GREEDY, 1)
+    const history = model.tokenize(`${free} one two`, { addSpecial: false, parseSpecial: false })
+    const penalised = { ...GREEDY, repeatPenalty: 100, history }
+    assert.notEqual(await sample(model, backend, { ...penalised, repeatLastN: 64 }, 1), free)
+    assert.notEqual(await sample(model, backend, { ...penalised, repeatLastN: -1 }, 1), free)
+    assert.equal(await sample(model, backend, { ...penalised, repeatLastN: 1 }, 1), free)
+    assert.equal(await sample(model, backend, { ...penalised, repeatLastN: 0 }, 1), free)
   })
 
   test("reports log-probabilities that are a distribution", async () => {

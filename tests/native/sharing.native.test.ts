@@ -132,6 +132,25 @@ for (const kind of KINDS) {
       assert.ok(prompts - cached >= once && prompts - cached < once + 64, `${prompts - cached}`)
     })
 
+    test("in the middle of what others crowded", async () => {
+      await using laboratory = await Laboratory.open(kind)
+      await using engine = await laboratory.engine()
+      const common = laboratory.tokens(60)
+      const [gone] = await questions(laboratory, [[]], 100, 24)
+      const [long] = await questions(laboratory, [common], kind.window + 140)
+      const [crowd] = await questions(laboratory, [[]], 150)
+      assert.ok(gone !== undefined && long !== undefined && crowd !== undefined)
+      // What goes leaves fewer cells than the third needs. In a window llama.cpp then looks for cells that have left
+      // it, before it comes to empty ones.
+      await Promise.all([check(engine, gone, { cacheScope: null }), check(engine, long)])
+      await check(engine, crowd)
+      for (const length of [60, kind.window + 70]) {
+        const fork = await laboratory.question(long.prompt.slice(0, length), 5)
+        const { cachedTokens } = await check(engine, fork)
+        assert.ok(!isPrefix || cachedTokens >= length)
+      }
+    })
+
     test("after what was kept had to go", async () => {
       await using laboratory = await Laboratory.open(kind)
       await using engine = await laboratory.engine({ cells: 256 })

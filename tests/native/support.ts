@@ -4,6 +4,7 @@
  * @module
  */
 
+import assert from "node:assert/strict"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -14,6 +15,7 @@ import { type NativeBackend, createBackend } from "../../ffi/backend.ts"
 import { openLibrary } from "../../ffi/library.ts"
 import { loadModel, type NativeModel } from "../../ffi/model.ts"
 import type { NativeLibrary } from "../../ffi/native.ts"
+import { STEP_CODE } from "../../src/engine/backend.ts"
 import { SAMPLING_DEFAULTS, type SamplingOptions } from "../../src/engine/sampling.ts"
 
 /** A group of tests. */
@@ -37,6 +39,12 @@ export const GREEDY: SamplingOptions = { ...SAMPLING_DEFAULTS, temperature: 0 }
 
 /** The library of this process. */
 export const library: NativeLibrary = openLibrary()
+
+/** The library with some of its functions replaced. */
+export function withFunctions(replaced: Partial<NativeLibrary["functions"]>): NativeLibrary {
+  const functions = { ...library.functions, ...replaced }
+  return Object.create(library, { functions: { value: functions } }) as NativeLibrary
+}
 
 /** Loads the demo model. */
 export function loadDemo(): Promise<NativeModel> {
@@ -91,6 +99,28 @@ export async function decode(
   backend.submit(tokens.length, sampler === undefined ? 0 : 1)
   const { code } = await backend.wait()
   return { code, token: arrays.outToken[0] ?? -1, status: arrays.outStatus[0] ?? -1 }
+}
+
+/**
+ * Begins the step and cancels it at once, until llama.cpp has stopped in the middle: a machine that is busy may compute
+ * the whole step between the two calls, but not every time.
+ */
+export async function cutShort(
+  backend: NativeBackend,
+  step: { tokens: ArrayLike<number>; from?: number; sequence?: number },
+): Promise<void> {
+  const { from = 0, sequence = 0 } = step
+  for (let tries = 0; tries < 100; tries++) {
+    const outcome = decode(backend, step)
+    backend.cancel()
+    // Each try begins where the one before did.
+    // oxlint-disable-next-line no-await-in-loop
+    const { code } = await outcome
+    if (code === STEP_CODE.aborted) return
+    assert.equal(code, STEP_CODE.ok)
+    backend.removeSequence(sequence, from, -1)
+  }
+  assert.fail("no step was cut short")
 }
 
 /** Generates greedily after a prompt, token by token. */

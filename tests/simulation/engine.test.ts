@@ -17,7 +17,7 @@ import type { EngineEvent, GenerateRequest } from "../../src/engine/sequence.ts"
 import { CriaError } from "../../src/util/errors.ts"
 import { random } from "./random.ts"
 
-const RUNS = Number(process.env["CRIA_SIMULATIONS"] ?? 1500)
+const RUNS = Number(process.env["CRIA_SIMULATIONS"] ?? 2000)
 const VOCABULARY = 64
 const END = VOCABULARY - 1
 
@@ -182,7 +182,8 @@ async function simulate(seed: number): Promise<Outcome> {
 }
 
 function numbers(count: number, pick: (max: number) => number): number[] {
-  return Array.from({ length: count }, () => pick(END))
+  // END too: turns of a chat end with it.
+  return Array.from({ length: count }, () => pick(VOCABULARY))
 }
 
 function randomRequest({ pick, contextTokens, prefixes }: World): GenerateRequest {

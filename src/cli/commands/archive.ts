@@ -4,17 +4,25 @@
  * @module
  */
 
-import { createReadStream, rmSync, statSync } from "node:fs"
-import { open } from "node:fs/promises"
+import { createReadStream, statSync } from "node:fs"
 
 import type { Config } from "../../config.ts"
 import { exportModels, importModels } from "../../services/archive.ts"
 import { openStores, storeWriter, type Stores } from "../../services/stores.ts"
-import { removeDamaged, verifyModels } from "../../services/verify.ts"
-import { CriaError, errorMessage } from "../../util/errors.ts"
+import {
+  type BlobVerification,
+  type Repair,
+  removeDamaged,
+  storeRoot,
+  verifyModels,
+} from "../../services/verify.ts"
+import { CriaError } from "../../util/errors.ts"
+import { untilAborted } from "../../util/iterate.ts"
 import { createLogger } from "../../util/log.ts"
 import { formatBytes } from "../../util/units.ts"
-import { ProgressDisplay } from "../progress.ts"
+import { interruptible } from "../interrupt.ts"
+import { writeOutput } from "../output-file.ts"
+import { ProgressPrinter } from "../progress.ts"
 
 /** The standard output or input as a file. */
 const STANDARD = "-"
@@ -22,6 +30,13 @@ const STANDARD = "-"
 /** Flags of `export`. */
 export interface ExportFlags {
   readonly output: string
+  readonly json?: boolean
+}
+
+/** Flags of `import`, and the name to give the model. */
+export interface ImportFlags {
+  readonly name?: string | undefined
+  readonly json?: boolean
 }
 
 /** Flags of `verify`. */
@@ -30,60 +45,81 @@ export interface VerifyFlags {
   readonly json?: boolean
 }
 
+/** A file that is missing or not what its name says. */
+interface BadFile {
+  readonly found: BlobVerification
+  /** What was done about it; undefined for nothing. */
+  readonly repair: Repair | undefined
+  /** The store that it lies in when that is only read. */
+  readonly otherStore: string | undefined
+}
+
 /** Writes models to a tar file in the OCI image layout. */
 export async function exportArchive(
   config: Config,
   models: readonly string[],
-  { output }: ExportFlags,
+  { output, json = false }: ExportFlags,
 ): Promise<void> {
+  if (output === STANDARD) checkStandard(json)
   const { all, folders } = stores(config)
-  const chunks = exportModels(all, folders, models)
-  if (output === STANDARD) {
-    for await (const chunk of chunks) await Bun.write(Bun.stdout, chunk)
-    return
+  const { bytes, chunks } = exportModels(all, folders, models)
+  await interruptible(async (signal) => {
+    using progress = new ProgressPrinter(json)
+    const line = { status: `exporting to ${output}`, digest: output, total: bytes }
+    const shown = counted(untilAborted(chunks, signal), (completed) =>
+      progress.show({ ...line, completed }),
+    )
+    if (output === STANDARD) for await (const chunk of shown) await Bun.write(Bun.stdout, chunk)
+    else await writeOutput(output, bytes, shown)
+    progress.end({ status: "success" })
+    if (output === STANDARD || json) return
+    console.log(`exported ${models.join(", ")} to ${output} (${formatBytes(bytes)})`)
+  })
+}
+
+function checkStandard(json: boolean): void {
+  if (json) throw new CriaError("invalid-input", "--json needs a file: -o FILE")
+  if (process.stdout.isTTY) {
+    const hint = "Redirect it, or name a file: -o FILE"
+    throw new CriaError("invalid-input", "Cannot write an archive to a terminal", { hint })
   }
-  if (statSync(output, { throwIfNoEntry: false })?.isFile() === true) {
-    throw new CriaError("conflict", `Cannot write "${output}": it is there already`, {
-      hint: "Remove it, or choose another name",
-    })
-  }
+}
+
+/** Passes chunks on and tells after each how many bytes went by. */
+async function* counted(
+  chunks: AsyncIterable<Uint8Array>,
+  tell: (bytes: number) => void,
+): AsyncGenerator<Uint8Array, void> {
   let bytes = 0
-  try {
-    await using file = await open(output, "w")
-    for await (const chunk of chunks) {
-      bytes += chunk.length
-      await file.writeFile(chunk)
-    }
-    await file.sync()
-  } catch (error) {
-    if (bytes > 0) rmSync(output, { force: true })
-    if (error instanceof CriaError) throw error
-    const text = `Cannot write "${output}": ${errorMessage(error)}`
-    throw new CriaError("unavailable", text, { cause: error })
+  tell(bytes)
+  for await (const chunk of chunks) {
+    yield chunk
+    bytes += chunk.length
+    tell(bytes)
   }
-  console.log(`exported ${models.join(", ")} to ${output} (${formatBytes(bytes)})`)
 }
 
 /** Installs the models of a tar file. */
 export async function importArchive(
   config: Config,
   file: string,
-  name: string | undefined,
+  { name, json = false }: ImportFlags,
 ): Promise<void> {
+  const writer = storeWriter(stores(config))
   const source = file === STANDARD ? Bun.stdin.stream() : fileChunks(file)
-  const steps = importModels(storeWriter(stores(config)), source, name)
-  using display = new ProgressDisplay()
-  for (;;) {
-    const { done, value } = await steps.next()
-    if (done === true) {
-      display[Symbol.dispose]()
-      for (const model of value) console.log(`imported '${model}'`)
-      return
+  await interruptible(async (signal) => {
+    using progress = new ProgressPrinter(json)
+    const steps = importModels(writer, untilAborted(source, signal), { rename: name, signal })
+    for (;;) {
+      const { done, value } = await steps.next()
+      if (done === true) {
+        progress.end({ status: "success", models: value })
+        if (!json) for (const model of value) console.log(`imported '${model}'`)
+        return
+      }
+      progress.show(value)
     }
-    const { name: digest, completed, total } = value
-    const status = `importing ${digest.slice(7, 19)}`
-    display.show({ status, digest, completed, total }, performance.now())
-  }
+  })
 }
 
 async function* fileChunks(path: string): AsyncGenerator<Uint8Array> {
@@ -101,43 +137,80 @@ async function* fileChunks(path: string): AsyncGenerator<Uint8Array> {
 export async function verify(
   config: Config,
   names: readonly string[],
-  { repair = false, json = false }: VerifyFlags,
+  flags: VerifyFlags,
 ): Promise<void> {
-  const affected = new Set<string>()
-  let removed = 0
-  for await (const found of verifyModels(stores(config).all, names)) {
+  await interruptible((signal) => verifyUntil(config, names, { ...flags, signal }))
+}
+
+async function verifyUntil(
+  config: Config,
+  names: readonly string[],
+  { repair = false, json = false, signal }: VerifyFlags & { readonly signal: AbortSignal },
+): Promise<void> {
+  const all = stores(config)
+  const bad: BadFile[] = []
+  for await (const found of verifyModels(all.all, names, signal)) {
     if (json) console.log(JSON.stringify(found))
     if (found.kind === "done") {
       if (found.problems > 0) process.exitCode = 1
       if (json) return
       console.log(`${found.blobs} files, ${formatBytes(found.bytes)}: ${verdict(found.problems)}`)
-      advise([...affected], removed, repair)
-      return
-    }
-    if (found.kind === "manifest") {
+      for (const line of advice(bad, repair)) console.log(line)
+    } else if (found.kind === "manifest") {
       if (!json) console.log(`unreadable  ${found.path}\n            ${found.problem}`)
-      continue
+    } else if (found.state !== "ok") {
+      if (!json) {
+        console.log(`${found.state.padEnd(11)} ${found.digest} (${found.models.join(", ")})`)
+      }
+      bad.push(await badFile(all, found, repair))
     }
-    if (found.state === "ok") continue
-    for (const model of found.models) affected.add(model)
-    if (!json) console.log(`${found.state.padEnd(11)} ${found.digest} (${found.models.join(", ")})`)
-    if (!repair || found.path === undefined) continue
-    removeDamaged(found.path)
-    removed++
   }
 }
 
-function verdict(problems: number): string {
-  return problems === 0 ? "all well" : `${problems} ${problems === 1 ? "problem" : "problems"}`
+async function badFile(all: Stores, found: BlobVerification, isRepair: boolean): Promise<BadFile> {
+  const root = found.path === undefined ? all.own?.root : storeRoot(all, found)
+  const isOwn = root === all.own?.root
+  const repair = isRepair && isOwn ? await removeDamaged(all, found) : undefined
+  return { found, repair, otherStore: isOwn ? undefined : root }
 }
 
-/** What to do about it. A pull fetches what is missing, but believes what is there. */
-function advise(models: readonly string[], removed: number, isRepair: boolean): void {
-  if (models.length === 0) return
-  if (removed > 0) console.log(`removed ${removed} damaged ${removed === 1 ? "file" : "files"}`)
-  if (!isRepair) console.log("cria verify --repair removes the damaged files; then get them again:")
-  for (const model of models) console.log(`  cria pull ${model}`)
-  console.log("A model that was created here has to be created again.")
+function verdict(problems: number): string {
+  return problems === 0 ? "all well" : `${problems} ${plural("problem", problems)}`
+}
+
+/** What to do about files that are missing or damaged. A pull fetches what is missing, but believes what is there. */
+function advice(bad: readonly BadFile[], isRepair: boolean): string[] {
+  const own = bad.filter(({ otherStore }) => otherStore === undefined)
+  const removed = own.filter(({ repair }) => repair === "removed").length
+  const changed = own.filter(({ repair }) => repair === "changed meanwhile").length
+  const models = [...new Set(own.flatMap(({ found }) => found.models))]
+  return [
+    ...bad.flatMap(({ otherStore, found: { path } }) =>
+      otherStore === undefined
+        ? []
+        : [
+            `"${otherStore}" is only read: nothing was changed there. With the program whose store it is,`,
+            `remove ${path} and get the model again`,
+          ],
+    ),
+    ...(removed > 0 ? [`removed ${removed} damaged ${plural("file", removed)}`] : []),
+    ...(changed > 0
+      ? [`left ${changed} ${plural("file", changed)} written meanwhile: verify again`]
+      : []),
+    ...(models.length === 0
+      ? []
+      : [
+          ...(isRepair
+            ? []
+            : ["cria verify --repair removes the damaged files; then get them again:"]),
+          ...models.map((model) => `  cria pull ${model}`),
+          "A model that was created here has to be created again.",
+        ]),
+  ]
+}
+
+function plural(noun: string, count: number): string {
+  return count === 1 ? noun : `${noun}s`
 }
 
 function stores(config: Config): Stores {

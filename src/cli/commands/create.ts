@@ -19,10 +19,11 @@ import {
   type PlainCommandName,
 } from "../../modelfile/parse.ts"
 import { semverOf } from "../../modelfile/semver.ts"
-import { type FileMap, gatherFiles } from "../../services/gather.ts"
+import { type FileMap, type Gathered, gatherFiles } from "../../services/gather.ts"
 import { isModelName, Uploader } from "../../services/upload.ts"
 import { CriaError } from "../../util/errors.ts"
-import { ProgressDisplay } from "../progress.ts"
+import { interruptible } from "../interrupt.ts"
+import { ProgressPrinter } from "../progress.ts"
 
 /** Flags of the command. */
 export interface CreateFlags {
@@ -32,6 +33,9 @@ export interface CreateFlags {
   readonly imatrix?: string
   readonly json?: boolean
 }
+
+/** How often files are uploaded that somebody takes away again. */
+const ATTEMPTS_MAX = 3
 
 /** What a Modelfile that is not there says. */
 const NO_MODELFILE = "FROM ."
@@ -50,38 +54,76 @@ export async function create(
   const fields = fieldsOf(commands, (warning) => warnings.push(warning))
   for (const warning of warnings) console.error(warning)
 
-  using display = flags.json === true ? undefined : new ProgressDisplay()
-  const show = (step: ProgressReply) => {
-    if (display === undefined) console.log(JSON.stringify(step))
-    else display.show(step, performance.now())
-  }
-  show({ status: "gathering model components" })
-  const { from, ...files } = gatherFiles(commands, folder)
-  if (flags.draftQuantize !== undefined && files.draftFiles.size === 0) {
-    throw new CriaError("invalid-input", "--draft-quantize requires a DRAFT model")
-  }
-  const uploader = new Uploader(client, config, show)
-  const request = {
-    model,
-    ...fields,
-    ...(from === undefined ? {} : { from }),
-    ...(await uploaded(uploader, "files", files.files)),
-    ...(await uploaded(uploader, "adapters", files.adapters)),
-    ...(await uploaded(uploader, "draft_files", files.draftFiles)),
-    ...(flags.quantize === undefined ? {} : { quantize: flags.quantize }),
-    ...(flags.draftQuantize === undefined ? {} : { draft_quantize: flags.draftQuantize }),
-    ...(flags.imatrix === undefined
-      ? {}
-      : { imatrix: await uploader.put("imatrix", resolve(flags.imatrix)) }),
-  }
-  for await (const step of client.create(request)) show(step)
+  await interruptible(async (signal) => {
+    using progress = new ProgressPrinter(flags.json === true)
+    const report = (step: ProgressReply) => progress.show(step)
+    report({ status: "gathering model components" })
+    const { from, ...files } = gatherFiles(commands, folder)
+    if (flags.draftQuantize !== undefined && files.draftFiles.size === 0) {
+      throw new CriaError("invalid-input", "--draft-quantize requires a DRAFT model")
+    }
+    const uploader = new Uploader({ client, config, report, signal })
+    const request = {
+      model,
+      ...fields,
+      ...(from === undefined ? {} : { from }),
+      ...(flags.quantize === undefined ? {} : { quantize: flags.quantize }),
+      ...(flags.draftQuantize === undefined ? {} : { draft_quantize: flags.draftQuantize }),
+    }
+    const { imatrix } = flags
+    const all = {
+      ...files,
+      imatrix: new Map(imatrix === undefined ? [] : [["imatrix", resolve(imatrix)] as const]),
+    }
+    const discard = new Set<string>()
+    for (let attempt = 1; ; attempt++) {
+      const uploads = await uploadAll(uploader, all, discard)
+      try {
+        for await (const step of client.create({ ...request, ...uploads }, signal)) report(step)
+        return
+      } catch (error) {
+        if (attempt === ATTEMPTS_MAX || !isBlobMissing(error)) throw error
+      }
+    }
+  })
 }
 
-/** A field of digests; none when there are no files. */
-async function uploaded(uploader: Uploader, field: string, files: FileMap): Promise<RequestFields> {
-  const digests: Record<string, string> = {}
-  for (const [name, path] of files) digests[name] = await uploader.put(name, path)
-  return files.size === 0 ? {} : { [field]: digests }
+/** Files by what they are for. */
+interface AllFiles extends Omit<Gathered, "from"> {
+  readonly imatrix: FileMap
+}
+
+/**
+ * Uploads all files; the fields of a request that name them.
+ *
+ * @param discard Gets what the server has from us alone.
+ */
+async function uploadAll(
+  uploader: Uploader,
+  { files, adapters, draftFiles, imatrix }: AllFiles,
+  discard: Set<string>,
+): Promise<RequestFields> {
+  const digestsOf = async (map: FileMap): Promise<Record<string, string>> => {
+    const uploads = await uploader.putAll(map)
+    for (const { digest, isNew } of uploads.values()) if (isNew) discard.add(digest)
+    return Object.fromEntries([...uploads].map(([name, { digest }]) => [name, digest]))
+  }
+  const field = async (name: string, map: FileMap) =>
+    map.size === 0 ? {} : { [name]: await digestsOf(map) }
+  return {
+    ...(await field("files", files)),
+    ...(await field("adapters", adapters)),
+    ...(await field("draft_files", draftFiles)),
+    ...(await digestsOf(imatrix)),
+    discard: [...discard],
+  }
+}
+
+/** Another command may have discarded a file that the server had when we asked. */
+function isBlobMissing(error: unknown): boolean {
+  return (
+    error instanceof CriaError && error.code === "not-found" && error.message.startsWith('blob "')
+  )
 }
 
 /** Everything of a Modelfile that is no file. */

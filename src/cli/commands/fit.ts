@@ -16,18 +16,18 @@ const PLACES = { gpu: "on GPU", partly: "partly on GPU", cpu: "on CPU", none: "n
 export async function showFit(
   config: Config,
   model: string,
-  { insecure }: { readonly insecure?: boolean },
+  { insecure, json = false }: { readonly insecure?: boolean; readonly json?: boolean },
 ): Promise<void> {
   await using connection = await connectOrStart(config)
   const reply = await connection.client.fit({ model, insecure })
-  console.log(fitText(reply))
+  console.log(json ? JSON.stringify(reply) : fitText(reply))
 }
 
 /** The table and what it was measured against. */
 export function fitText({ memory, quants }: FitReply): string {
-  const rows = quants.map(({ quant, size, place, context, chosen }) => [
+  const rows = quants.map(({ quant, size, files, place, context, chosen }) => [
     chosen ? `${quant} *` : quant,
-    formatBytes(size),
+    files > 1 ? `${formatBytes(size)} in ${files} files` : formatBytes(size),
     PLACES[place],
     place === "none" ? "-" : String(context),
   ])

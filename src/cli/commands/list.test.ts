@@ -83,6 +83,14 @@ describe("cria list", () => {
     expect(rows.map((row) => row.split(" ")[0])).toEqual(names)
   })
 
+  test("prints what the API says, for scripts", async () => {
+    const [line = "", ...rest] = await printed(() =>
+      list(clientWith(models), "tow", { json: true }),
+    )
+    expect(rest).toEqual([])
+    expect(JSON.parse(line)).toEqual([models[2]])
+  })
+
   test("says of what type caches are when one is not the usual", async () => {
     const running = [loaded("tiny:latest", { kv_cache_type: "q8_0/f16" }), loaded("b:1", {})]
     expect(await printed(() => ps(clientWith(running)))).toEqual([
@@ -94,6 +102,12 @@ describe("cria list", () => {
 
   test("without models prints the header", async () => {
     expect(await printed(() => list(clientWith([])))).toEqual(["NAME    ID    SIZE    MODIFIED·"])
+  })
+
+  test("a model that answers on another machine has no size", async () => {
+    const remote = { ...installed("far:latest", 300, 2 * MINUTE), remote_model: "gpt-oss:120b" }
+    const [, row] = await printed(() => list(clientWith([remote])))
+    expect(row).toBe("far:latest    0123456789ab    -       2 minutes ago····")
   })
 
   test("a file from the future is not older than now", async () => {
@@ -108,6 +122,12 @@ describe("cria ps", () => {
       "NAME           ID              SIZE      PROCESSOR    CONTEXT    UNTIL··············",
       "tiny:latest    0123456789ab    1.5 GB    100% CPU     4096       4 minutes from now····",
     ])
+  })
+
+  test("prints what the API says, for scripts", async () => {
+    const model = loaded("tiny:latest", {})
+    const [line = ""] = await printed(() => ps(clientWith([model]), "", { json: true }))
+    expect(JSON.parse(line)).toEqual([model])
   })
 
   test("without models prints the header", async () => {

@@ -16,17 +16,35 @@ const FOREVER_MS = 20 * 365 * 24 * 3_600_000
 /** Type of a KV cache that nobody asked for. */
 const USUAL_CACHE = "f16"
 
+/** Flags of `list` and `ps`. */
+export interface ListFlags {
+  readonly json?: boolean
+}
+
 /** Prints the installed models whose name begins with `prefix`, in any case. */
-export async function list(client: Client, prefix = ""): Promise<void> {
+export async function list(
+  client: Client,
+  prefix = "",
+  { json = false }: ListFlags = {},
+): Promise<void> {
   const models = await client.tags()
   const shown = models.filter(({ name }) => name.toLowerCase().startsWith(prefix.toLowerCase()))
-  console.log(formatTable(["NAME", "ID", "SIZE", "MODIFIED"], shown.map(listRow)))
+  if (json) console.log(JSON.stringify(shown))
+  else console.log(formatTable(["NAME", "ID", "SIZE", "MODIFIED"], shown.map(listRow)))
 }
 
 /** Prints the loaded models whose name begins with `prefix`. */
-export async function ps(client: Client, prefix = ""): Promise<void> {
+export async function ps(
+  client: Client,
+  prefix = "",
+  { json = false }: ListFlags = {},
+): Promise<void> {
   const models = await client.ps()
   const shown = models.filter(({ name }) => name.startsWith(prefix))
+  if (json) {
+    console.log(JSON.stringify(shown))
+    return
+  }
   // As Ollama's, unless there is something else to say.
   const hasCache = shown.some(({ kv_cache_type: type = USUAL_CACHE }) => type !== USUAL_CACHE)
   const cache = hasCache ? ["CACHE"] : []
@@ -44,9 +62,10 @@ export async function stop(client: Client, model: string): Promise<void> {
   }
 }
 
-function listRow({ name, digest, size, modified_at: modified }: TagsModel): string[] {
+function listRow({ name, digest, size, modified_at: modified, remote_model }: TagsModel): string[] {
   const age = new Date(modified).getTime() - Date.now()
-  return [name, digest.slice(0, 12), formatBytes(size), formatRelative(Math.min(age, 0))]
+  const bytes = remote_model === undefined ? formatBytes(size) : "-"
+  return [name, digest.slice(0, 12), bytes, formatRelative(Math.min(age, 0))]
 }
 
 function psRow(model: PsModel, now: number, hasCache: boolean): string[] {

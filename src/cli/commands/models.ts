@@ -6,10 +6,15 @@
 
 import type { Client } from "../../client/client.ts"
 import { CriaError } from "../../util/errors.ts"
+import { Spinner } from "../output.ts"
 
 /** Gives a model another name. */
 export async function copy(client: Client, source: string, destination: string): Promise<void> {
-  await client.copy(source, destination)
+  {
+    // Of a model in another store, on another disk, gigabytes are copied.
+    using _ = new Spinner()
+    await client.copy(source, destination)
+  }
   console.log(`copied '${source}' to '${destination}'`)
 }
 
@@ -18,8 +23,11 @@ export async function remove(client: Client, models: readonly string[]): Promise
   for (const model of models) {
     // One after the other, so that it is clear which ones are gone.
     await unload(client, model)
-    await client.delete(model)
+    const keptIn = await client.delete(model)
     console.log(`deleted '${model}'`)
+    if (keptIn !== undefined) {
+      console.error(`'${model}' is still listed: there is another in ${keptIn}`)
+    }
   }
 }
 

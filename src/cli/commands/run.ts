@@ -12,7 +12,7 @@ import type { Config } from "../../config.ts"
 import { CriaError, errorMessage } from "../../util/errors.ts"
 import { parseDurationMs } from "../../util/units.ts"
 import { printAnswer, printMetrics } from "../answer-printer.ts"
-import { connectOrStart } from "../connect.ts"
+import { connectOrStart, connectToChange } from "../connect.ts"
 import { Spinner } from "../output.ts"
 import { talk } from "../repl.ts"
 import { pullMissing } from "./transfer.ts"
@@ -71,7 +71,7 @@ export async function run(
     const { client } = connection
     // A server of our own for a file has that model only, under a name that it made of the file's.
     const name = file === undefined ? model : ((await client.tags())[0]?.name ?? file)
-    const known = await showOrPull(client, name, flags, interrupt.signal)
+    const known = await showOrPull(config, client, { ...flags, model: name }, interrupt.signal)
     const session: Session = {
       client,
       model: name,
@@ -93,16 +93,17 @@ export async function run(
 
 /** What a model is; one that is not installed is pulled first. */
 async function showOrPull(
+  config: Config,
   client: Client,
-  model: string,
-  { insecure }: RunFlags,
+  { model, insecure }: RunFlags & { readonly model: string },
   signal: AbortSignal,
 ): Promise<ShowReply> {
   try {
     return await client.show(model)
   } catch (error) {
     if (!(error instanceof CriaError && error.code === "not-found")) throw error
-    await pullMissing(client, { model, insecure }, signal)
+    await using own = config.allowsChanges ? undefined : await connectToChange(config)
+    await pullMissing(own?.client ?? client, { model, insecure }, signal)
     return client.show(model)
   }
 }

@@ -24,11 +24,13 @@ export interface ServeFlags {
 }
 
 /** Serves until SIGINT, SIGTERM, or for a private server the end of stdin. */
-export async function serve(config: Config, flags: ServeFlags): Promise<void> {
+export async function serve(settings: Config, flags: ServeFlags): Promise<void> {
   // A log that nobody reads any more must not end the server.
   process.stderr.on("error", () => {})
-  const log = createLogger((line) => process.stderr.write(`${line}\n`), config.logLevel)
+  const log = createLogger((line) => process.stderr.write(`${line}\n`), settings.logLevel)
   const isPrivate = flags.private === true
+  // The server of one command does what the command is for.
+  const config = isPrivate ? { ...settings, allowsChanges: true } : settings
   await using app = createApp({ config, log, file: flags.file })
   const version = { cria: VERSION, llama_cpp: `${LLAMA_VERSION} (${LLAMA_COMMIT})` }
   const server = listen({ app, config, log, version })

@@ -41,6 +41,14 @@ function section(title: string, reply: Partial<ShowReply>, isVerbose = false): s
   return found?.split("\n").slice(1) ?? []
 }
 
+test("cria show — for scripts prints what the API says", async () => {
+  await using server = await TestServer.start()
+  using terminal = new TestTerminal()
+  const client = new Client("http://localhost", (url, init) => server.request(url, init))
+  await show(client, "tiny", { json: true })
+  expect(JSON.parse(terminal.stdout)).toEqual(await client.show("tiny"))
+})
+
 describe("cria show — the overview", () => {
   test("is Ollama's, trailing blanks included", () => {
     expect(shown({})).toBe(
@@ -69,6 +77,44 @@ describe("cria show — the overview", () => {
   test("has no line for what the file does not say", () => {
     const info = { "general.architecture": "llama", "llama.context_length": 8192 }
     expect(section("Model", { model_info: info }).join("\n")).not.toContain("embedding length")
+  })
+
+  test("takes the number of parameters from the file when the config does not say", () => {
+    const details = { ...REPLY.details, parameter_size: "" }
+    const info = { ...REPLY.model_info, "general.parameter_count": 1_235_814_432 }
+    expect(section("Model", { details, model_info: info })).toContain(
+      "    parameters          1.2B······",
+    )
+  })
+
+  test("says where a model answers that is on another machine", () => {
+    const rows = section("Model", {
+      remote_model: "gpt-oss:120b",
+      remote_host: "https://ollama.com:443",
+      model_info: {},
+    })
+    expect(rows).toEqual([
+      "    Remote model    gpt-oss:120b··············",
+      "    Remote URL      https://ollama.com:443····",
+      "    parameters      1.2B······················",
+      "    quantization    Q4_K_M····················",
+    ])
+  })
+
+  test.each(["vision", "audio"])("has a section for a projector with a %s encoder", (kind) => {
+    const info = {
+      "general.architecture": "clip",
+      "general.parameter_count": 417_760_256,
+      [`clip.${kind}.embedding_length`]: 1152,
+      [`clip.${kind}.projection_dim`]: 2560,
+    }
+    expect(section("Projector", { projector_info: info })).toEqual([
+      "    architecture        clip·······",
+      "    parameters          417.76M····",
+      "    embedding length    1152·······",
+      "    dimensions          2560·······",
+    ])
+    expect(section("Projector", {})).toEqual([])
   })
 
   test("lists parameters in columns", () => {
@@ -103,6 +149,14 @@ describe("cria show — the overview", () => {
     ])
   })
 
+  test("wraps other cells at 30", () => {
+    const info = { ...REPLY.model_info, "general.description": "A small model for those who wait" }
+    expect(section("Metadata", { model_info: info }, true).slice(1, 3)).toEqual([
+      "    general.description       A small model for those who····",
+      "                              wait···························",
+    ])
+  })
+
   test("never breaks a word", () => {
     const [line] = section("System", { system: `x ${"y".repeat(120)} z` })
     expect(section("System", { system: `x ${"y".repeat(120)} z` })).toHaveLength(3)
@@ -116,8 +170,10 @@ describe("cria show — verbose", () => {
       "general.architecture": "llama",
       "b.flag": true,
       "b.number": 1e-5,
+      "b.large": 1_235_814_432,
       "a.list": ["x", "y"],
       "a.long": Array.from({ length: 14 }, (_, i) => i),
+      "a.texts": ["first of many", "second"],
       "a.empty": [],
       "a.none": null,
     },
@@ -132,10 +188,12 @@ describe("cria show — verbose", () => {
     expect(rows.map((row) => row.split(/ {4,}/))).toEqual([
       ["a.empty", "[]"],
       ["a.list", "[x y]"],
-      ["a.long", "[0 1 2 3 4 5 6 7 8 9 ...+4 more]"],
+      ["a.long", "[0 1 2 ...+11 more]"],
       ["a.none"],
+      ["a.texts", "[first of many ...+1 more]"],
       ["b.flag", "true"],
-      ["b.number", "0.00001"],
+      ["b.large", "1.235814432e+09"],
+      ["b.number", "1e-05"],
       ["general.architecture", "llama"],
     ])
   })

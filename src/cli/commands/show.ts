@@ -7,6 +7,8 @@
 import type { ShowReply } from "../../api/ollama.ts"
 import type { Client } from "../../client/client.ts"
 import { CriaError } from "../../util/errors.ts"
+import { formatCount, formatShortest } from "../../util/units.ts"
+import { wrapRows } from "../output.ts"
 
 /** Flags of the command. */
 export interface ShowFlags {
@@ -18,6 +20,7 @@ export interface ShowFlags {
   readonly verbose?: boolean
   readonly fit?: boolean
   readonly insecure?: boolean
+  readonly json?: boolean
 }
 
 const SECTIONS = ["license", "modelfile", "parameters", "system", "template"] as const
@@ -28,8 +31,8 @@ const TEXT_LINES = 2
 /** Longer ones are wrapped. */
 const TEXT_COLUMNS = 100
 
-/** Values of an array that fit on a line of `--verbose`. */
-const ARRAY_ITEMS = 10
+/** What values of an array may take in `--verbose`; the first is shown in any case. */
+const ARRAY_COLUMNS = 10
 
 /** Prints one raw section, or the overview. */
 export async function show(client: Client, model: string, flags: ShowFlags): Promise<void> {
@@ -43,48 +46,76 @@ export async function show(client: Client, model: string, flags: ShowFlags): Pro
   const isVerbose = flags.verbose === true
   const reply = await client.show(model, isVerbose)
   const [raw] = wanted
-  if (raw === undefined) process.stdout.write(overview(reply, isVerbose))
+  if (flags.json === true) console.log(JSON.stringify(reply))
+  else if (raw === undefined) process.stdout.write(overview(reply, isVerbose))
   else if (raw === "system" || raw === "template") process.stdout.write(reply[raw] ?? "")
   else console.log(reply[raw] ?? "")
 }
 
 /** The overview: sections of aligned rows. */
 export function overview(reply: ShowReply, isVerbose: boolean): string {
-  const { details, model_info: info, capabilities, parameters } = reply
-  const architecture = plain(info["general.architecture"])
+  const { capabilities, parameters } = reply
   const sections = [
-    section("Model", [
-      ["architecture", architecture],
-      ["parameters", details.parameter_size],
-      ...rowOf("context length", info[`${architecture}.context_length`]),
-      ...rowOf("embedding length", info[`${architecture}.embedding_length`]),
-      ["quantization", details.quantization_level],
-      ...(reply.requires === undefined ? [] : [["requires", reply.requires]]),
-    ]),
+    section("Model", modelRows(reply)),
     section(
       "Capabilities",
       capabilities.map((name) => [name]),
     ),
+    section("Projector", projectorRows(reply.projector_info)),
     section("Parameters", rowsOf(parameters)),
     ...(isVerbose ? verboseSections(reply) : []),
-    section("System", firstLines(reply.system)),
-    section("License", firstLines(reply.license)),
+    section("System", firstLines(reply.system), TEXT_COLUMNS),
+    section("License", firstLines(reply.license), TEXT_COLUMNS),
   ]
   return sections.join("")
+}
+
+function modelRows(reply: ShowReply): string[][] {
+  const { details, model_info: info, remote_model, remote_host, requires } = reply
+  const architecture = info["general.architecture"]
+  const parameters = details.parameter_size || humanCount(info["general.parameter_count"])
+  return [
+    ...rowOf("Remote model", remote_model),
+    ...rowOf("Remote URL", remote_host),
+    ...rowOf("architecture", architecture),
+    ...rowOf("parameters", parameters || undefined),
+    ...rowOf("context length", info[`${plain(architecture)}.context_length`]),
+    ...rowOf("embedding length", info[`${plain(architecture)}.embedding_length`]),
+    ["quantization", details.quantization_level],
+    ...rowOf("requires", requires),
+  ]
+}
+
+function projectorRows(info: ShowReply["projector_info"]): string[][] {
+  if (info === undefined) return []
+  const architecture = plain(info["general.architecture"])
+  const kinds = ["vision", "audio"].map((kind) => `${architecture}.${kind}`)
+  const encoder = kinds.find((kind) => info[`${kind}.embedding_length`] !== undefined)
+  return [
+    ["architecture", architecture],
+    ...rowOf("parameters", humanCount(info["general.parameter_count"])),
+    ...rowOf("embedding length", info[`${encoder}.embedding_length`]),
+    ...rowOf("dimensions", info[`${encoder}.projection_dim`]),
+  ]
+}
+
+function humanCount(count: unknown): string | undefined {
+  return typeof count === "number" ? formatCount(count) : undefined
 }
 
 function verboseSections({ model_info: info, tensors }: ShowReply): string[] {
   const metadata = Object.entries(info)
     .toSorted(([a], [b]) => (a < b ? -1 : 1))
-    .map(([key, value]) => [key, plain(value)])
+    .map(([key, value]) => [key, detailed(value)])
   const rows = tensors.map(({ name, type, shape }) => [name, type, `[${shape.join(" ")}]`])
   return [section("Metadata", metadata), section("Tensors", rows)]
 }
 
-function section(title: string, rows: readonly (readonly string[])[]): string {
-  if (rows.length === 0) return ""
-  const columns = Math.max(...rows.map((row) => row.length))
-  const widths = Array.from({ length: columns }, (_, i) =>
+function section(title: string, unwrapped: readonly (readonly string[])[], columns?: number) {
+  if (unwrapped.length === 0) return ""
+  const rows = wrapRows(unwrapped, columns)
+  const count = Math.max(...rows.map((row) => row.length))
+  const widths = Array.from({ length: count }, (_, i) =>
     Math.max(...rows.map((row) => (row[i] ?? "").length)),
   )
   const lines = rows.map(
@@ -107,32 +138,31 @@ function rowsOf(parameters = ""): string[][] {
 
 function firstLines(text = ""): string[][] {
   const lines = text.split("\n").filter((line) => line.trim() !== "")
-  const shown = lines.slice(0, TEXT_LINES).flatMap((line) => wrapped(line.trim()))
-  return [...shown, ...(lines.length > TEXT_LINES ? ["..."] : [])].map((line) => [line])
-}
-
-/** A line that is too long as several, cut between words; a word that is too long stands alone. */
-function wrapped(text: string): string[] {
-  if (text.length <= TEXT_COLUMNS) return [text]
-  const [first = "", ...words] = text.split(/\s+/)
-  const lines = [first]
-  for (const word of words) {
-    const longer = `${lines.at(-1)} ${word}`
-    if (longer.length <= TEXT_COLUMNS) lines[lines.length - 1] = longer
-    else lines.push(word)
-  }
-  return lines
+  const shown = lines.slice(0, TEXT_LINES).map((line) => [line.trim()])
+  return lines.length > TEXT_LINES ? [...shown, ["..."]] : shown
 }
 
 /** Metadata are texts, numbers, flags, or arrays of those. */
 function plain(value: unknown): string {
-  if (Array.isArray(value)) return arrayText(value)
   if (value === undefined || value === null) return ""
   return typeof value === "string" ? value : JSON.stringify(value)
 }
 
+/** A value as Go prints it. */
+function detailed(value: unknown): string {
+  if (Array.isArray(value)) return arrayText(value)
+  return typeof value === "number" ? formatShortest(value) : plain(value)
+}
+
+/** As many values as fit, and how many more there are. */
 function arrayText(values: readonly unknown[]): string {
-  const rest = values.length - ARRAY_ITEMS
-  const shown = values.slice(0, ARRAY_ITEMS).map(String).join(" ")
-  return rest > 0 ? `[${shown} ...+${rest} more]` : `[${shown}]`
+  const texts = values.slice(0, ARRAY_COLUMNS).map((value) => detailed(value))
+  let width = 1
+  const left = texts.findIndex((text, i) => {
+    width += text.length + (i === 0 ? 0 : 2)
+    return i > 0 && width > ARRAY_COLUMNS
+  })
+  const shown = left === -1 ? texts : texts.slice(0, left)
+  const rest = values.length - shown.length
+  return rest > 0 ? `[${shown.join(" ")} ...+${rest} more]` : `[${shown.join(" ")}]`
 }

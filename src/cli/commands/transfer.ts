@@ -8,7 +8,8 @@ import type { ProgressReply } from "../../api/ollama.ts"
 import type { Client } from "../../client/client.ts"
 import type { Config } from "../../config.ts"
 import { CriaError, errorMessage, toCriaError } from "../../util/errors.ts"
-import { connectOrStart } from "../connect.ts"
+import { connectOrStart, connectToChange } from "../connect.ts"
+import { interruptible } from "../interrupt.ts"
 import { ProgressDisplay } from "../progress.ts"
 
 /** Flags of both commands. */
@@ -22,9 +23,6 @@ export interface PullFlags extends TransferFlags {
   readonly quant?: string
 }
 
-/** Exit status of a program that Ctrl-C ended, by convention. */
-const INTERRUPTED = 130
-
 /** Fetches a model. */
 export async function pull(config: Config, model: string, flags: PullFlags): Promise<void> {
   const { insecure, quant } = flags
@@ -34,10 +32,12 @@ export async function pull(config: Config, model: string, flags: PullFlags): Pro
 /** Sends a model. */
 export async function push(config: Config, model: string, flags: TransferFlags): Promise<void> {
   const { insecure, json } = flags
-  const isDone = await transfer(config, flags, (client, signal) =>
-    client.push({ model, insecure }, signal),
+  await transfer(config, flags, (client, signal) => client.push({ model, insecure }, signal)).catch(
+    (error: unknown) => {
+      throw pushError(error)
+    },
   )
-  if (!isDone || json === true) return
+  if (json === true) return
   console.log(`\nYou can find your model at:\n\n\t${addressOf(model)}`)
 }
 
@@ -50,28 +50,26 @@ export async function pullMissing(
   await display(client.pull(fields, signal))
 }
 
-/** Runs a request and shows how it goes. False when Ctrl-C ended it. */
+/** Runs a request and shows how it goes. */
 async function transfer(
   config: Config,
   { json = false }: TransferFlags,
   request: (client: Client, signal: AbortSignal) => AsyncGenerator<ProgressReply>,
-): Promise<boolean> {
-  const interrupt = new AbortController()
-  process.once("SIGINT", () => interrupt.abort(new CriaError("unavailable", "interrupted")))
-  try {
-    await using connection = await connectOrStart(config)
-    const lines = request(connection.client, interrupt.signal)
-    if (json) for await (const line of lines) console.log(JSON.stringify(line))
-    else await display(lines)
-    return true
-  } catch (error) {
-    if (interrupt.signal.aborted) {
-      process.exitCode = INTERRUPTED
-      return false
+): Promise<void> {
+  await interruptible(async (signal) => {
+    try {
+      await using connection = config.allowsChanges
+        ? await connectOrStart(config)
+        : await connectToChange(config)
+      const lines = request(connection.client, signal)
+      if (json) for await (const line of lines) console.log(JSON.stringify(line))
+      else await display(lines)
+    } catch (error) {
+      signal.throwIfAborted()
+      if (json) console.log(JSON.stringify({ error: errorMessage(error) }))
+      throw error
     }
-    if (json) console.log(JSON.stringify({ error: errorMessage(error) }))
-    throw worded(error)
-  }
+  })
 }
 
 async function display(lines: AsyncIterable<ProgressReply>): Promise<void> {
@@ -79,7 +77,8 @@ async function display(lines: AsyncIterable<ProgressReply>): Promise<void> {
   for await (const line of lines) progress.show(line, performance.now())
 }
 
-function worded(error: unknown): unknown {
+/** A push that is refused, in Ollama's words. */
+export function pushError(error: unknown): unknown {
   const { code, message, hint } = toCriaError(error)
   if (!/access denied|unauthorized/.test(message)) return error
   const text =

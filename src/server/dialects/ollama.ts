@@ -11,8 +11,6 @@ import type {
   GenerateRequest,
   Metrics,
   ModelDetails,
-  PsEngine,
-  PsModel,
   ShowReply,
   TagsModel,
   WireLogprob,
@@ -27,9 +25,9 @@ import type {
 } from "../../chat/message.ts"
 import type {
   DescribedModel,
-  EngineStatus,
   InstalledModel,
-  LoadedModel,
+  ModelConfig,
+  RemoteModel,
 } from "../../services/catalog.ts"
 import type { AnswerCommand } from "../../services/generate.ts"
 import { parametersText } from "../../services/modelfile.ts"
@@ -37,9 +35,6 @@ import type { RunnableModel } from "../../services/resolve.ts"
 import { NO_TEMPLATE } from "../../services/template.ts"
 import { CriaError } from "../../util/errors.ts"
 import { formatLocal, formatUtc } from "../../util/units.ts"
-
-/** Far enough ahead that clients print "Forever". */
-const FOREVER_MS = 100 * 365 * 24 * 3_600_000
 
 /** What an answer's replies need beside its events. */
 export interface ReplyContext {
@@ -202,20 +197,17 @@ export async function chatReply(replies: AsyncIterable<ChatReply>): Promise<Chat
 
 /** An entry of GET /api/tags. */
 export function tagsModel({ name, id, sizeBytes, modifiedAt, config }: InstalledModel): TagsModel {
-  const { context_length, embedding_length, capabilities } = config
+  const { context_length, embedding_length, capabilities, remote_model, remote_host } = config
   return {
     name,
     model: name,
+    ...(remote_model ? { remote_model } : {}),
+    ...(remote_host ? { remote_host } : {}),
     modified_at: formatLocal(modifiedAt.getTime()),
     size: sizeBytes,
     digest: id,
     details: {
-      parent_model: "",
-      format: config.model_format ?? "gguf",
-      family: config.model_family ?? "",
-      families: config.model_families ?? null,
-      parameter_size: config.model_type ?? "",
-      quantization_level: config.file_type ?? "",
+      ...configDetails(config),
       ...(context_length === undefined ? {} : { context_length }),
       ...(embedding_length === undefined ? {} : { embedding_length }),
     },
@@ -223,49 +215,12 @@ export function tagsModel({ name, id, sizeBytes, modifiedAt, config }: Installed
   }
 }
 
-/** An entry of GET /api/ps. */
-export function psModel(loaded: LoadedModel, now: number, status?: EngineStatus): PsModel {
-  const { model } = loaded
-  return {
-    name: model.name,
-    model: model.name,
-    size: loaded.totalBytes,
-    digest: model.stored.id,
-    details: details(model),
-    expires_at: formatLocal(Math.min(loaded.expiresAt, now + FOREVER_MS)),
-    size_vram: loaded.gpuBytes,
-    context_length: loaded.contextTokens,
-    ...(loaded.cacheType === undefined ? {} : { kv_cache_type: loaded.cacheType }),
-    ...(loaded.flashAttention === undefined ? {} : { flash_attention: loaded.flashAttention }),
-    ...(status === undefined ? {} : { engine: engineFields(status) }),
-  }
-}
-
-/** All counts in one object, the last step and the requests, in the API's spelling. */
-function engineFields({ counters, step, requests, ...now }: EngineStatus): PsEngine {
-  return {
-    ...spelledFields({ ...now, ...counters }),
-    ...(step === undefined ? {} : { step: spelledFields(step) }),
-    requests: requests.map((request) => spelledFields(request)),
-  }
-}
-
-function spelledFields<T extends object>(fields: T): Record<string, T[keyof T]> {
-  return Object.fromEntries(
-    Object.entries(fields).map(([key, value]) => [spelled(key), value as T[keyof T]]),
-  )
-}
-
-function spelled(key: string): string {
-  return key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
-}
-
 /** Keys of the metadata that `show` gives elsewhere. */
 const HIDDEN_KEYS = ["general.name", "tokenizer.chat_template"]
 
 /** Reply of POST /api/show. */
 export function showReply(described: DescribedModel, system: string): ShowReply {
-  const { model, modelfile, metadata } = described
+  const { model, modelfile, metadata, projector } = described
   const { stored, facts } = model
   const parameters = parametersText(stored.params ?? {})
   const own = model.template?.template.source
@@ -278,7 +233,7 @@ export function showReply(described: DescribedModel, system: string): ShowReply 
     ...(parameters === "" ? {} : { parameters }),
     template,
     ...(shown ? { system: shown } : {}),
-    details: { parent_model: "", ...details(model) },
+    details: { ...details(model), parent_model: stored.parentModel ?? "" },
     ...(stored.messages === undefined
       ? {}
       : { messages: stored.messages.map(({ role, content }) => ({ role, content })) }),
@@ -286,6 +241,7 @@ export function showReply(described: DescribedModel, system: string): ShowReply 
       ...Object.fromEntries(info),
       "general.parameter_count": facts.parameterCount,
     },
+    ...(projector === undefined ? {} : { projector_info: projector }),
     tensors: model.header.tensors.map(({ name, type, dims }) => ({
       name,
       type: type.name,
@@ -297,10 +253,55 @@ export function showReply(described: DescribedModel, system: string): ShowReply 
   }
 }
 
-function details({ stored, facts }: RunnableModel): ModelDetails {
+/** Reply of POST /api/show for a model that answers on another machine. */
+export function remoteReply(remote: RemoteModel): ShowReply {
+  const { config, remoteHost, remoteModel, system, messages, licenses } = remote
+  const { model_family: family, context_length: context, embedding_length: width } = config
+  const parameters = parametersText(remote.params ?? {})
+  return {
+    ...(licenses.length === 0 ? {} : { license: licenses.join("\n") }),
+    modelfile: "",
+    ...(parameters === "" ? {} : { parameters }),
+    ...(system ? { system } : {}),
+    details: configDetails(config),
+    ...(messages === undefined
+      ? {}
+      : { messages: messages.map(({ role, content }) => ({ role, content })) }),
+    remote_model: remoteModel,
+    remote_host: remoteHost,
+    model_info:
+      family === undefined
+        ? {}
+        : {
+            "general.architecture": family,
+            ...(context === undefined ? {} : { [`${family}.context_length`]: context }),
+            ...(width === undefined ? {} : { [`${family}.embedding_length`]: width }),
+          },
+    tensors: [],
+    capabilities: config.capabilities ?? [],
+    modified_at: formatLocal(remote.modifiedAt.getTime()),
+    ...(config.requires === undefined ? {} : { requires: config.requires }),
+  }
+}
+
+/** What a config says, without a look at the weights. */
+function configDetails(config: ModelConfig): ModelDetails {
+  return {
+    parent_model: "",
+    format: config.model_format ?? "gguf",
+    family: config.model_family ?? "",
+    families: config.model_families ?? null,
+    parameter_size: config.model_type ?? "",
+    quantization_level: config.file_type ?? "",
+  }
+}
+
+/** What is known of a model's weights. */
+export function details({ stored, facts }: RunnableModel): ModelDetails {
   const { config } = stored
   const isKnown = config.file_type !== undefined && config.file_type !== "unknown"
   return {
+    parent_model: "",
     format: config.model_format ?? "gguf",
     family: config.model_family ?? facts.architecture,
     families: config.model_families ?? [facts.architecture],

@@ -3,6 +3,7 @@ import { hash } from "node:crypto"
 import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 
+import { pair, type RawTensor, rawBytes, string, tensor as rawTensor } from "../../gguf/raw-file.ts"
 import { encodeGguf, type GgufInput, packStrings, text, u32 } from "../../gguf/write.ts"
 import { manifestPath, parseName } from "../../store/name.ts"
 import { TestServer, type TestReply } from "../test-server.ts"
@@ -153,6 +154,19 @@ describe("/api/create — from a model", () => {
     expect(JSON.parse(written).layers[0].from).toBe("base:latest")
   })
 
+  test("keeps a DRAFT, and says that nothing uses it yet", async () => {
+    await using server = await TestServer.start()
+    const draft = await put(server, await gguf())
+    const fields = { model: "fast", from: "tiny", draft_files: { "draft.gguf": draft } }
+    const reply = await server.post("/api/create", fields)
+    expect(statuses(reply).slice(-3)).toEqual([
+      "writing manifest",
+      "the DRAFT model is kept, but not used yet",
+      "success",
+    ])
+    expect(server.app.resolver.resolve("fast").stored.draftPath).toBeDefined()
+  })
+
   test("replaces system, template and messages", async () => {
     await using server = await TestServer.start()
     const fields = {
@@ -258,12 +272,35 @@ describe("/api/create — from files", () => {
     await using server = new TestServer()
     const digest = await put(server, await gguf())
     const reply = await server.post("/api/create", { model: "m", files: { "m.gguf": digest } })
-    expect(statuses(reply).slice(0, 2)).toEqual(["parsing GGUF", `using existing layer ${digest}`])
+    expect(statuses(reply).slice(0, 3)).toEqual([
+      "parsing GGUF",
+      "no chat template: the model gets prompts as they are",
+      `using existing layer ${digest}`,
+    ])
     expect((await shown(server, "m"))["details"]).toMatchObject({
       format: "gguf",
       family: "llama",
       quantization_level: "F16",
     })
+  })
+
+  test("answers stop where the format of its chat template says, unless the request does", async () => {
+    await using server = new TestServer()
+    const chatml = "<|im_start|>user\n{{ messages[0].content }}<|im_end|>"
+    const digest = await put(server, await gguf({ "tokenizer.chat_template": text(chatml) }))
+    const files = { "m.gguf": digest }
+    const reply = await server.post("/api/create", { model: "m", files })
+    expect(statuses(reply)).toContain("using autodetected template chatml")
+    const stops = (name: string) => server.app.resolver.resolve(name).stored.params?.["stop"]
+    expect(stops("m")).toEqual(["<|im_start|>", "<|im_end|>"])
+    await create(server, { model: "own", files, parameters: { stop: ["x"] } })
+    expect(stops("own")).toEqual(["x"])
+    await create(server, { model: "go", files, template: "{{ .Prompt }}!" })
+    expect(stops("go")).toBeUndefined()
+    const other = await put(server, await gguf({ "tokenizer.chat_template": text("{{ x }}") }))
+    const unknown = await server.post("/api/create", { model: "u", files: { "u.gguf": other } })
+    expect(statuses(unknown)).toContain("using the chat template of the model's file")
+    expect(stops("u")).toBeUndefined()
   })
 
   test("projectors and adapters are told from models", async () => {
@@ -287,7 +324,8 @@ describe("/api/create — from files", () => {
     const content = { metadata: new Map(Object.entries(split(1))), tensors: [tensor] }
     const second = await put(server, Buffer.concat(await Array.fromAsync(encodeGguf(content))))
     const files = { "m-00001-of-00002.gguf": first, "m-00002-of-00002.gguf": second }
-    expect((await create(server, { model: "m", files })).status).toBe(200)
+    const merged = await server.post("/api/create", { model: "m", files })
+    expect(merged.text).toMatch(/"status":"merging 2 parts","digest":"0{19}","total":\d+/)
     expect(server.app.resolver.resolve("m").header.tensors.map(({ name }) => name)).toEqual([
       "w",
       "v",
@@ -341,6 +379,33 @@ describe("/api/create — from files", () => {
       [404, `blob "${missing}" not found`.slice(0, 42)],
     ])
     expect(await names(server)).toEqual([])
+  })
+})
+
+describe("/api/create — quantising what is damaged", () => {
+  const head = { pairs: [pair("general.architecture", "string", string("llama"))], dataBytes: 64 }
+  test.each<[string, RawTensor[]]>([
+    ["beyond the end", [{ offset: 2n ** 40n }]],
+    ["past the largest number", [{ offset: 2n ** 64n - 32n }]],
+    ["over another", [{ name: "a" }, { name: "b", offset: 0n }]],
+    ["of a size that wraps", [{ dims: [2n ** 32n, 2n ** 32n] }]],
+    ["of no known type", [{ type: 999 }]],
+    ["larger than the file", [{ dims: [2n ** 20n] }]],
+  ])("a tensor %s fails before anything is read", async (_, tensors) => {
+    await using server = await TestServer.start()
+    const bytes = rawBytes({ ...head, tensors: tensors.map(rawTensor) })
+    const digest = await put(server, Buffer.from(bytes))
+    const before = blobs(server)
+    for (const field of ["files", "draft_files"]) {
+      const from = field === "files" ? {} : { from: "tiny" }
+      const quantize = field === "files" ? { quantize: "q4_0" } : { draft_quantize: "q4_0" }
+      const request = { model: "m", ...from, ...quantize, [field]: { "m.gguf": digest } }
+      const reply = await server.post("/api/create", request)
+      expect(reply.text).toContain('"error":"Cannot read \\"m.gguf\\"')
+      expect(reply.text).not.toContain("quantizing")
+    }
+    expect(blobs(server)).toEqual(before)
+    expect(await names(server)).toEqual(["tiny:latest"])
   })
 })
 

@@ -51,8 +51,9 @@ export function modelRoutes({ library }: App): Hono {
       const body = parseBody<DeleteBody>(deleteRequest, await c.req.text(), EMPTY_BODY)
       const name = body.model || body.name
       if (name.trim() === "") throw new CriaError("invalid-input", "model is required")
-      await library.remove(name)
-      return c.body(null, 200)
+      const keptIn = await library.remove(name)
+      // Ollama's reply is empty; ours has something to say when the name is still listed.
+      return keptIn === undefined ? c.body(null, 200) : c.json({ kept_in: keptIn })
     })
     .get(`${BLOBS_PATH}:digest`, (c) => {
       if (c.req.method !== "HEAD") return c.text("405 method not allowed", 405)
@@ -67,7 +68,8 @@ async function upload(c: Context, library: App["library"]): Promise<Response> {
   const digest = parseDigest(c.req.param("digest") ?? "")
   if (library.hasBlob(digest)) return c.body(null, 200)
   const body = c.req.raw.body ?? new ReadableStream({ start: (stream) => stream.close() })
-  await library.putBlob(digest, body, c.req.raw.signal)
+  const size = Number(c.req.header("Content-Length") ?? 0)
+  await library.putBlob(digest, body, { size, signal: c.req.raw.signal })
   return c.body(null, 201)
 }
 
@@ -82,6 +84,7 @@ function createCommand(body: CreateBody): CreateRequest {
     quantize: body.quantize || body.quantization || undefined,
     draftQuantize: body.draft_quantize || undefined,
     imatrix: body.imatrix === "" ? undefined : parseDigest(body.imatrix),
+    discard: body.discard.map(parseDigest),
     texts: {
       template: body.template,
       system: body.system,

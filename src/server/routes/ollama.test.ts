@@ -124,7 +124,7 @@ describe("GET /api/ps", () => {
     expect({ status, type }).toEqual({ status: 200, type: JSON_TYPE })
     expect(timeless(text)).toBe(
       '{"models":[{"name":"tiny:latest","model":"tiny:latest","size":1500,"digest":"D","details":{' +
-        '"format":"gguf","family":"llama","families":["llama"],"parameter_size":"0","quantization_level":"Q4_K_M"},' +
+        '"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"0","quantization_level":"Q4_K_M"},' +
         '"expires_at":"T","size_vram":500,"context_length":512,"kv_cache_type":"f16","flash_attention":"auto","engine":{"running":1,"waiting":2,' +
         '"free_cells":3,"active_cells":4,"cached_cells":5,"total_cells":12,"accepted":5,"finished":2,"aborted":0,' +
         '"failed":0,"refused":0,"steps":6,"reused_graphs":0,"prompt_tokens":7,"cached_tokens":0,' +
@@ -248,6 +248,66 @@ describe("POST /api/show", () => {
     ])
     // The template that stands for none.
     expect(text).toContain('"template":"{{ .Prompt }}"')
+  })
+
+  test("names the model that the weights were taken from", async () => {
+    await using server = await TestServer.start()
+    await server.app.install("child", { from: "tiny:latest" })
+    const { text } = await server.post("/api/show", { model: "child" })
+    expect(JSON.parse(text)).toMatchObject({ details: { parent_model: "tiny:latest" } })
+  })
+
+  test("has the projector's metadata beside the model's", async () => {
+    await using server = await TestServer.start()
+    await server.app.install("seeing", { projector: { "clip.vision.patch_size": u32(14) } })
+    const reply = await server.post("/api/show", { model: "seeing" })
+    expect(JSON.parse(reply.text)).toMatchObject({
+      projector_info: { "clip.vision.patch_size": 14, "general.parameter_count": 0 },
+      capabilities: ["completion", "vision"],
+    })
+  })
+
+  test("describes a model that answers on another machine; it cannot be asked", async () => {
+    await using server = await TestServer.start()
+    const config = {
+      model_family: "gptoss",
+      model_type: "116.8B",
+      file_type: "MXFP4",
+      context_length: 131_072,
+      remote_host: "https://ollama.com:443",
+      remote_model: "gpt-oss:120b",
+      capabilities: ["completion", "tools"],
+    }
+    server.app.folder.model("far", [], config)
+    const { text: shown } = await server.post("/api/show", { model: "far" })
+    expect(JSON.parse(timeless(shown))).toEqual({
+      modelfile: "",
+      details: {
+        parent_model: "",
+        format: "gguf",
+        family: "gptoss",
+        families: null,
+        parameter_size: "116.8B",
+        quantization_level: "MXFP4",
+      },
+      remote_model: "gpt-oss:120b",
+      remote_host: "https://ollama.com:443",
+      model_info: { "general.architecture": "gptoss", "gptoss.context_length": 131_072 },
+      tensors: [],
+      capabilities: ["completion", "tools"],
+      modified_at: "T",
+    })
+    const { text: tags } = await server.get("/api/tags")
+    expect((JSON.parse(tags) as { models: object[] }).models).toContainEqual(
+      expect.objectContaining({
+        name: "far:latest",
+        remote_model: "gpt-oss:120b",
+        remote_host: "https://ollama.com:443",
+      }),
+    )
+    const reply = await server.post("/api/generate", { model: "far", prompt: "hi" })
+    expect(reply.status).toBe(400)
+    expect(reply.text).toContain("ollama cloud is disabled: remote model is unavailable")
   })
 
   test("gives arrays on request", async () => {

@@ -22,6 +22,7 @@ import type { App } from "../../services/app.ts"
 import type { AnswerCommand } from "../../services/generate.ts"
 import { CriaError } from "../../util/errors.ts"
 import { formatUtc } from "../../util/units.ts"
+import { psModel } from "../dialects/ollama-ps.ts"
 import {
   chatCommand,
   chatReplies,
@@ -29,7 +30,7 @@ import {
   generateCommand,
   generateReplies,
   generateReply,
-  psModel,
+  remoteReply,
   type ReplyContext,
   showReply,
   tagsModel,
@@ -69,6 +70,8 @@ export function ollamaRoutes(app: App, version: Readonly<Record<string, string>>
 async function show(c: Context, { catalog }: App): Promise<Response> {
   const request = parseBody<ShowRequest>(showRequest, await c.req.text(), EMPTY_BODY)
   const name = required(request.model || request.name)
+  const remote = catalog.remote(name)
+  if (remote !== undefined) return json(c, remoteReply(remote))
   const overlay = { system: request.system || undefined, options: request.options }
   const reply = showReply(catalog.describe(name, overlay, request.verbose), request.system)
   if (!c.req.header("User-Agent")?.startsWith(COPILOT)) return json(c, reply)

@@ -97,16 +97,63 @@ describe("POST /api/fit", () => {
     registry.add("me/m:q8_0", [Buffer.alloc(3000)])
     const { status, text } = await server.post("/api/fit", { model: name, insecure: true })
     expect(status).toBe(200)
+    const fit = { files: 1, place: "cpu", context: 8192 }
     expect(JSON.parse(text)).toEqual({
       memory: { gpu: 0, host: expect.any(Number) },
       quants: [
-        { quant: "Q8_0", tag: "q8_0", size: 3000, place: "cpu", context: 8192, chosen: true },
-        { quant: "Q4_0", tag: "q4_0", size: 2000, place: "cpu", context: 8192, chosen: false },
+        { ...fit, quant: "Q8_0", tag: "q8_0", size: 3000, chosen: true },
+        { ...fit, quant: "Q4_0", tag: "q4_0", size: 2000, chosen: false },
       ],
     })
     const installed = await server.post("/api/fit", { model: "tiny" })
     expect(JSON.parse(installed.text)).toMatchObject({ quants: [{ quant: "Q4_K_M" }] })
     expect((await server.post("/api/fit", { model: "none" })).status).toBe(404)
+  })
+
+  test("an installed model is measured when its registry cannot be asked", async () => {
+    await using world = await start()
+    const { registry, server, name } = world
+    // A file that can be read is needed for what it says.
+    const { text: tags } = await server.get("/api/tags")
+    expect(tags).toContain("tiny")
+    await server.post("/api/copy", { source: "tiny", destination: name })
+    await registry[Symbol.asyncDispose]()
+    const { status, text } = await server.post("/api/fit", { model: name, insecure: true })
+    expect({ status, quants: (JSON.parse(text) as { quants: object[] }).quants }).toMatchObject({
+      status: 200,
+      quants: [{ quant: "Q4_K_M" }],
+    })
+    const other = await server.post("/api/fit", { model: `${name}-other`, insecure: true })
+    expect({ status: other.status, text: other.text }).toMatchObject({
+      status: 503,
+      text: expect.stringContaining("Cannot reach"),
+    })
+    await using offline = await TestServer.start({ CRIA_OFFLINE: "1" })
+    const fits = await offline.post("/api/fit", { model: "tiny" })
+    expect(JSON.parse(fits.text)).toMatchObject({ quants: [{ quant: "Q4_K_M" }] })
+    expect((await offline.post("/api/fit", { model: "none" })).status).toBe(503)
+  })
+})
+
+describe("CRIA_HTTP_CHANGES=0", () => {
+  test("nobody changes models over HTTP; what reads and runs them goes on", async () => {
+    await using server = await TestServer.start({ CRIA_HTTP_CHANGES: "0" })
+    const before = (await server.get("/api/tags")).text
+    const blob = `/api/blobs/sha256:${"ab".repeat(32)}`
+    for (const path of ["/api/pull", "/api/push", "/api/create", "/api/copy", blob]) {
+      const { status, text } = await server.post(path, { model: "tiny", source: "tiny" })
+      expect({ path, status }).toEqual({ path, status: 403 })
+      expect(JSON.parse(text)).toEqual({
+        error: "this server changes no models over HTTP",
+        hint: expect.stringContaining("CRIA_HTTP_CHANGES=0"),
+      })
+    }
+    const body = JSON.stringify({ model: "tiny" })
+    const deleted = await server.request("/api/delete", { method: "DELETE", body })
+    expect(deleted.status).toBe(403)
+    expect((await server.get("/api/tags")).text).toBe(before)
+    expect((await server.post("/api/show", { model: "tiny" })).status).toBe(200)
+    expect((await server.post("/api/generate", { model: "tiny", prompt: "x" })).status).toBe(200)
   })
 })
 

@@ -19,6 +19,7 @@ import { parseBody } from "../../api/parts.ts"
 import type { App } from "../../services/app.ts"
 import type { QuantFit } from "../../services/fit.ts"
 import type { Progress } from "../../services/progress.ts"
+import type { TransferOptions } from "../../services/transfer.ts"
 import { CriaError, toCriaError } from "../../util/errors.ts"
 import { type Framing, streamed } from "../stream.ts"
 
@@ -39,19 +40,19 @@ async function pull(c: Context, { transfers }: App): Promise<Response> {
   return reply(transfers.pull(request.model || request.name, options), stream)
 }
 
-async function fit(c: Context, { transfers, catalog }: App): Promise<Response> {
+async function fit(c: Context, app: App): Promise<Response> {
   const request = parseBody<FitRequest>(fitRequest, await c.req.text(), EMPTY_BODY)
   const { insecure } = request
-  const name = request.model || request.name
-  const listed = await transfers.fits(name, { insecure, signal: c.req.raw.signal })
-  const fits = listed.length > 0 ? listed : await fitInstalled(catalog, transfers, name)
-  const { gpuBytes, hostBytes } = await transfers.chooser.memory()
+  const { signal } = c.req.raw
+  const fits = await fitsOf(app, request.model || request.name, { insecure, signal })
+  const { gpuBytes, hostBytes } = await app.transfers.chooser.memory()
   const table: FitReply = {
     memory: { gpu: gpuBytes, host: hostBytes },
-    quants: fits.map(({ label, tag, bytes, place, contextTokens, isChosen }) => ({
+    quants: fits.map(({ label, tag, bytes, files, place, contextTokens, isChosen }) => ({
       quant: label,
       tag,
       size: bytes,
+      files,
       place,
       context: contextTokens,
       chosen: isChosen,
@@ -60,18 +61,28 @@ async function fit(c: Context, { transfers, catalog }: App): Promise<Response> {
   return Response.json(table)
 }
 
-/** Registries that list nothing still leave us what is installed. */
-async function fitInstalled(
-  catalog: App["catalog"],
-  { chooser }: App["transfers"],
+/** A registry that lists nothing, or cannot be asked, still leaves us what is installed. */
+async function fitsOf(
+  { transfers, catalog }: App,
   name: string,
+  options: TransferOptions,
 ): Promise<readonly QuantFit[]> {
+  let obstacle: CriaError | undefined
+  try {
+    const listed = await transfers.fits(name, options)
+    if (listed.length > 0) return listed
+  } catch (error) {
+    options.signal?.throwIfAborted()
+    obstacle = toCriaError(error)
+    if (obstacle.code === "invalid-input") throw obstacle
+  }
   try {
     const { model } = catalog.describe(name, { system: undefined, options: {} }, false)
-    return await chooser.installed(model.stored.name.tag, model.facts)
+    return await transfers.chooser.installed(model.stored.name.tag, model.facts)
   } catch (error) {
     const { code } = toCriaError(error)
     if (code !== "not-found") throw error
+    if (obstacle !== undefined) throw obstacle
     throw new CriaError(code, `Cannot list the quantisations of "${name}"`, {
       hint: "It is not installed, and its registry does not tell; Hugging Face (hf.co/user/repository) does, and registries with a tag for each",
     })

@@ -1,0 +1,90 @@
+/**
+ * A TCP proxy in front of a registry that cuts connections: each after it has passed on so many bytes. For tests.
+ *
+ * @module
+ */
+
+import {
+  type AddressInfo,
+  connect,
+  createServer,
+  type Server as TcpServer,
+  type Socket,
+} from "node:net"
+
+/** Whose bytes are counted. */
+export type CutSide = "replies" | "requests"
+
+/** See the module. */
+export class CuttingProxy implements AsyncDisposable {
+  /** Bytes that the next connections let through, in turn; Infinity when used up. */
+  readonly limits: number[]
+  /** Connections that were cut. */
+  cuts = 0
+  readonly #server: TcpServer
+  readonly #side: CutSide
+  readonly #sockets = new Set<Socket>()
+
+  /** Use {@link CuttingProxy.start}. */
+  constructor(server: TcpServer, limits: number[], side: CutSide) {
+    this.#server = server
+    this.limits = limits
+    this.#side = side
+  }
+
+  /** @param host `address:port` of what it stands before. */
+  static async start(
+    host: string,
+    limits: number[],
+    side: CutSide = "replies",
+  ): Promise<CuttingProxy> {
+    const server = createServer()
+    const proxy = new CuttingProxy(server, limits, side)
+    const [address = "", port = ""] = host.split(":")
+    server.on("connection", (client) => proxy.#join(client, connect(Number(port), address)))
+    const listening = Promise.withResolvers<void>()
+    server.listen(0, "127.0.0.1", () => listening.resolve())
+    await listening.promise
+    return proxy
+  }
+
+  get host(): string {
+    // A server on TCP has an address with a port.
+    return `127.0.0.1:${(this.#server.address() as AddressInfo).port}`
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const socket of this.#sockets) socket.destroy()
+    const closed = Promise.withResolvers<void>()
+    this.#server.close(() => closed.resolve())
+    await closed.promise
+  }
+
+  #join(client: Socket, upstream: Socket): void {
+    let left = this.limits.shift() ?? Infinity
+    const cut = () => {
+      client.destroy()
+      upstream.destroy()
+    }
+    for (const socket of [client, upstream]) {
+      this.#sockets.add(socket)
+      socket.on("error", cut)
+      socket.on("close", () => {
+        this.#sockets.delete(socket)
+        cut()
+      })
+    }
+    const [counted, other] = this.#side === "replies" ? [upstream, client] : [client, upstream]
+    other.on("data", (bytes) => counted.write(bytes))
+    counted.on("data", (bytes: Buffer) => {
+      // What lies on the way when a connection is cut does not arrive.
+      if (left <= 0) return
+      other.write(bytes.subarray(0, Math.min(left, bytes.length)))
+      left -= bytes.length
+      if (left > 0) return
+      this.cuts++
+      client.end()
+      setTimeout(cut, 10)
+    })
+  }
+}

@@ -1,0 +1,56 @@
+/**
+ * Quantises files of a model that is being created.
+ *
+ * @module
+ */
+
+import { readModel } from "../gguf/split.ts"
+import { quantize } from "../runner/quantize.ts"
+import type { Digest } from "../store/digest.ts"
+import { orFullDisk, requireRoom } from "../util/room.ts"
+import { blobFile } from "./blobs.ts"
+import type { Progress } from "./progress.ts"
+import { checkQuantization, fileTypeOf, quantizedBytesMin } from "./quantization.ts"
+import { type CreateParts, describeScratch, type WeightsFile } from "./weights.ts"
+
+/** What {@link quantizeFile} makes. */
+export interface Quantization {
+  readonly type: string
+  /** Blob with an importance matrix. */
+  readonly imatrix: Digest | undefined
+}
+
+/**
+ * Quantises a file of weights in a child process; one of the wanted type stays as it is.
+ *
+ * @throws {CriaError} `invalid-input` when the source is quantised already or the type cannot be made of it;
+ *   `unavailable` when there is no room for the result.
+ */
+export async function* quantizeFile(
+  parts: CreateParts,
+  file: WeightsFile,
+  { type, imatrix }: Quantization,
+  signal: AbortSignal,
+): AsyncGenerator<Progress, WeightsFile> {
+  const { header } = readModel(file.path, { label: file.label })
+  const source = fileTypeOf(file.facts, header)
+  if (!checkQuantization(source, type)) return file
+  const matrix = imatrix === undefined ? {} : { imatrix: blobFile(parts, imatrix) }
+  const scratch = parts.scratch.file()
+  const action = `Cannot quantize to ${type}`
+  requireRoom(parts.writer.root, quantizedBytesMin(header, type), action)
+  const status = `quantizing ${source} model to ${type}`
+  const report = (fraction: number): Progress => {
+    const completed = Math.round(fraction * file.size)
+    return { status, digest: scratch.id, total: file.size, completed }
+  }
+  yield report(0)
+  const job = { input: file.path, output: scratch.path, type, ...matrix }
+  try {
+    for await (const fraction of quantize(job, parts.command, signal)) yield report(fraction)
+  } catch (error) {
+    signal.throwIfAborted()
+    throw orFullDisk(error, scratch.path, action)
+  }
+  return { ...describeScratch(scratch, type), mediaType: file.mediaType }
+}
