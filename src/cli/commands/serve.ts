@@ -39,8 +39,9 @@ export async function serve(settings: Config, flags: ServeFlags): Promise<void> 
   if (isPrivate) process.stdout.write(`${server.url}\n`)
   const end = isPrivate ? await Promise.race([signalled(), inputClosed()]) : await signalled()
   log.info("stopping", { reason: end })
-  // A second signal means at once.
+  // A second signal means at once; one that comes still later, without what models have yet to save.
   await Promise.race([server.drain(end === "input closed" ? 0 : DRAIN_MS), signalled()])
+  void signalled().then(() => process.exit(1))
 }
 
 /** In the background: the server answers meanwhile. */
