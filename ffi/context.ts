@@ -117,8 +117,9 @@ export class NativeContext implements Disposable {
       // oxlint-disable-next-line no-await-in-loop
       await nextTurn()
     } while (isPending(this.#library.check(wait(this.#handle, waitSliceMicros), action)))
-    const [code = 0, decodeMicros = 0, sampleMicros = 0, reusedGraphs = 0] = this.#header
-    return { code, decodeMicros, sampleMicros, reusedGraphs }
+    const [code = 0, decodeMicros = 0, sampleMicros = 0, reusedGraphs = 0, sampleThreads = 0] =
+      this.#header
+    return { code, decodeMicros, sampleMicros, reusedGraphs, sampleThreads }
   }
 
   cancel(): void {

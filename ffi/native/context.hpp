@@ -82,7 +82,7 @@ class Context {
     void look_out();
     std::string step() noexcept;
     int32_t decode();
-    void sample();
+    int32_t sample();
     void sample_row(int32_t row);
     bool has_distinct_samplers() const;
 };

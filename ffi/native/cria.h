@@ -102,7 +102,8 @@ CRIA_API int32_t cria_context_free(int32_t context);
 CRIA_API int32_t cria_context_info(int32_t context);
 
 /* Address of the step block, which lives as long as the context. All fields are 4 bytes wide:
- *   header [16]          0 rc of llama_decode, 1 decode_us, 2 sample_us, 3 graphs of the step that were reused, 4.. reserved
+ *   header [16]          0 rc of llama_decode, 1 decode_us, 2 sample_us, 3 graphs of the step that were reused,
+ *                        4 threads that sampled, 5.. reserved
  *   token [batch]  i32   in
  *   position [batch] i32 in
  *   sequence [batch] i32 in

@@ -210,7 +210,7 @@ std::string Context::step() noexcept {
         header[StepBlock::RC] = decode();
         const int64_t decoded = ggml_time_us();
         header[StepBlock::DECODE_US] = static_cast<int32_t>(decoded - started);
-        if (header[StepBlock::RC] == 0) sample();
+        header[StepBlock::SAMPLE_THREADS] = header[StepBlock::RC] == 0 ? sample() : 0;
         header[StepBlock::SAMPLE_US] = static_cast<int32_t>(ggml_time_us() - decoded);
         header[StepBlock::REUSED] = llama_perf_context(ctx_).n_reused - reused;
         return "";
@@ -237,17 +237,18 @@ int32_t Context::decode() {
 }
 
 // Rows are independent: each has its own sampler and its own place in the block. Only fetching the logits has to
-// happen on this thread.
-void Context::sample() {
+// happen on this thread. Gives the number of threads that took part.
+int32_t Context::sample() {
     logits_.clear();
     for (int32_t r = 0; r < n_rows_; r++) logits_.push_back(llama_get_logits_ith(ctx_, block_.row_index()[r]));
     const bool is_parallel = n_rows_ >= PARALLEL_ROWS && params_.n_threads > 1 && has_distinct_samplers();
     if (!is_parallel) {
         for (int32_t r = 0; r < n_rows_; r++) sample_row(r);
-        return;
+        return 1;
     }
     if (!workers_) workers_ = std::make_unique<Workers>(params_.n_threads - 1);
     workers_->run(n_rows_, [this](int32_t row) { sample_row(row); });
+    return params_.n_threads;
 }
 
 void Context::sample_row(int32_t row) {
