@@ -35,7 +35,7 @@ export class NativeBackend implements EmbeddingBackend {
       memory: info.memory,
       removal: info.removal,
       sharing: info.sharing,
-      isSlowedByCells: !model.library.system().devices.some(({ type }) => type === "gpu"),
+      isSlowedByCells: !model.isOnGpu,
     }
   }
 

@@ -64,13 +64,16 @@ export class NativeModel implements Disposable {
   readonly library: NativeLibrary
   readonly handle: number
   readonly info: ModelInfo
+  /** At least some layers are on a GPU. */
+  readonly isOnGpu: boolean
   #vocabulary: Vocabulary | undefined
   #isDisposed = false
 
   /** Takes ownership of a handle; use {@link loadModel}. */
-  constructor(library: NativeLibrary, handle: number) {
+  constructor(library: NativeLibrary, handle: number, isOnGpu: boolean) {
     this.library = library
     this.handle = handle
+    this.isOnGpu = isOnGpu
     this.info = library.json(library.functions.cria_model_info(handle), "Cannot read the model")
   }
 
@@ -154,5 +157,5 @@ export async function loadModel(
   const action = `Cannot load "${options.paths[0] ?? ""}"`
   const job = library.functions.cria_model_load(...config)
   const handle = await library.finish(job, action, { ...options, nativeCode: "invalid-input" })
-  return new NativeModel(library, handle)
+  return new NativeModel(library, handle, options.gpuLayers !== 0 && library.gpus().length > 0)
 }
