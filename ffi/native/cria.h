@@ -91,8 +91,10 @@ CRIA_API int32_t cria_tokenize(int32_t model, const uint8_t * text, int32_t leng
  * {"cells": int, "batch": int, "rows": int, "sequences": int, "threads": int, "threads_batch": int,
  *  "flash_attention": "auto"|"on"|"off", "type_k": string, "type_v": string, "embeddings": bool,
  *  "pooling": "model"|"none"|"mean"|"cls"|"last", "offload_kv": bool, "swa_full": bool, "top": int,
- *  "pins": int}
+ *  "pins": int, "adapt_threads": bool}
  * pins: sequence ids beyond "sequences", where the memory can share any beginning of a sequence; ignored elsewhere.
+ * adapt_threads: where threads spin while they wait for each other (no OpenMP), use fewer when the cores are busy with
+ * something else. Not for models on GPUs, where the thread that waits for them seems to be kept from running.
  * swa_full: keep the cells that have left a sliding window, so that any beginning can be shared. It takes two of
  * llama.cpp's ids a sequence, so there are at most 128.
  * Where any beginning can be shared, id 0 is for cria_state_get() and cria_state_set(). */
