@@ -24,7 +24,6 @@ export class NativeBackend implements EmbeddingBackend {
     this.#context = context
     this.#library = model.library
     const { info } = context
-    const isSlowedByCells = !model.library.system().devices.some(({ type }) => type === "gpu")
     this.info = {
       cells: info.cells,
       batchTokens: info.batch,
@@ -36,8 +35,8 @@ export class NativeBackend implements EmbeddingBackend {
       memory: info.memory,
       removal: info.removal,
       sharing: info.sharing,
-      isSlowedByCells,
-      cachedCellsMax: isSlowedByCells ? cachedCellsMax(model) : Infinity,
+      isSlowedByCells: !model.isOnGpu,
+      cachedCellsMax: model.isOnGpu ? Infinity : cachedCellsMax(model),
     }
   }
 

@@ -64,7 +64,7 @@ export interface ContextInfo {
   /** llama.cpp's pooling type: 0 none, 1 mean, 2 cls, 3 last, 4 rank. */
   readonly pooling: number
   readonly threads: number
-  /** Threads wait in the kernel after a short spin; without OpenMP they spin. */
+  /** Threads wait in the kernel after a short spin; without OpenMP they spin, and there are fewer on busy cores. */
   readonly openmp: boolean
   /** Length of the step block in 4-byte fields. */
   readonly block_fields: number
@@ -117,8 +117,9 @@ export class NativeContext implements Disposable {
       // oxlint-disable-next-line no-await-in-loop
       await nextTurn()
     } while (isPending(this.#library.check(wait(this.#handle, waitSliceMicros), action)))
-    const [code = 0, decodeMicros = 0, sampleMicros = 0, reusedGraphs = 0] = this.#header
-    return { code, decodeMicros, sampleMicros, reusedGraphs }
+    const [code = 0, decodeMicros = 0, sampleMicros = 0, reusedGraphs = 0, sampleThreads = 0] =
+      this.#header
+    return { code, decodeMicros, sampleMicros, reusedGraphs, sampleThreads }
   }
 
   cancel(): void {
@@ -224,6 +225,7 @@ export async function createContext(
       swa_full: options.isWindowFull ?? true,
       threads: options.threads,
       threads_batch: options.threads,
+      adapt_threads: !model.isOnGpu,
       flash_attention: options.flashAttention ?? "auto",
       type_k: options.cacheTypeK ?? "f16",
       type_v: options.cacheTypeV ?? "f16",

@@ -80,13 +80,16 @@ export class NativeModel implements Disposable {
   readonly library: NativeLibrary
   readonly handle: number
   readonly info: ModelInfo
+  /** At least some layers are on a GPU. */
+  readonly isOnGpu: boolean
   #vocabulary: Vocabulary | undefined
   #isDisposed = false
 
   /** Takes ownership of a handle; use {@link loadModel}. */
-  constructor(library: NativeLibrary, handle: number) {
+  constructor(library: NativeLibrary, handle: number, isOnGpu: boolean) {
     this.library = library
     this.handle = handle
+    this.isOnGpu = isOnGpu
     this.info = library.json(library.functions.cria_model_info(handle), "Cannot read the model")
   }
 
@@ -176,5 +179,5 @@ export async function loadModel(
     header.length,
   )
   const handle = await library.finish(job, action, { ...options, nativeCode: "invalid-input" })
-  return new NativeModel(library, handle)
+  return new NativeModel(library, handle, options.gpuLayers !== 0 && library.gpus().length > 0)
 }

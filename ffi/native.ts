@@ -161,6 +161,13 @@ export class NativeLibrary {
     return this.json(this.functions.cria_system(), "Cannot list devices")
   }
 
+  /** Devices that llama.cpp puts layers on: GPUs with memory of their own, or else one that shares the machine's. */
+  gpus(): readonly NativeDevice[] {
+    const { devices } = this.system()
+    const discrete = devices.filter(({ type }) => type === "gpu")
+    return discrete.length > 0 ? discrete : devices.filter(({ type }) => type === "igpu")
+  }
+
   /** Moves what llama.cpp logged since the last call to a logger. */
   drainLog(log: Logger): void {
     const text = this.text(this.functions.cria_log_drain(), "Cannot read the native log")

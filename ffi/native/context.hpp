@@ -50,10 +50,12 @@ class Context {
     llama_context_params params_;
     int32_t top_;
     int32_t pins_;
+    bool adapts_threads_;
     llama_context * ctx_ = nullptr;
     std::unique_ptr<Sequences> sequences_;
     Threadpool threadpool_;
     bool openmp_ = false;
+    std::unique_ptr<ThreadCount> thread_count_;  // where threads spin, and nobody but them computes
 
     std::mutex mutex_;
     std::condition_variable changed_;
@@ -82,7 +84,8 @@ class Context {
     void look_out();
     std::string step() noexcept;
     int32_t decode();
-    void sample();
+    int32_t compute(const llama_batch & batch);
+    int32_t sample();
     void sample_row(int32_t row);
     bool has_distinct_samplers() const;
 };

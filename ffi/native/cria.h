@@ -94,8 +94,10 @@ CRIA_API int32_t cria_tokenize(int32_t model, const uint8_t * text, int32_t leng
  * {"cells": int, "batch": int, "rows": int, "sequences": int, "threads": int, "threads_batch": int,
  *  "flash_attention": "auto"|"on"|"off", "type_k": string, "type_v": string, "embeddings": bool,
  *  "pooling": "model"|"none"|"mean"|"cls"|"last", "offload_kv": bool, "swa_full": bool, "top": int,
- *  "pins": int}
+ *  "pins": int, "adapt_threads": bool}
  * pins: sequence ids beyond "sequences", where the memory can share any beginning of a sequence; ignored elsewhere.
+ * adapt_threads: where threads spin while they wait for each other (no OpenMP), use fewer when the cores are busy with
+ * something else. Not for models on GPUs, where the thread that waits for them seems to be kept from running.
  * swa_full: keep the cells that have left a sliding window, so that any beginning can be shared. It takes two of
  * llama.cpp's ids a sequence, so there are at most 128.
  * Where any beginning can be shared, id 0 is for cria_state_get() and cria_state_set(). */
@@ -105,7 +107,8 @@ CRIA_API int32_t cria_context_free(int32_t context);
 CRIA_API int32_t cria_context_info(int32_t context);
 
 /* Address of the step block, which lives as long as the context. All fields are 4 bytes wide:
- *   header [16]          0 rc of llama_decode, 1 decode_us, 2 sample_us, 3 graphs of the step that were reused, 4.. reserved
+ *   header [16]          0 rc of llama_decode, 1 decode_us, 2 sample_us, 3 graphs of the step that were reused,
+ *                        4 threads that sampled, 5.. reserved
  *   token [batch]  i32   in
  *   position [batch] i32 in
  *   sequence [batch] i32 in

@@ -24,7 +24,8 @@ Registry<Context> & contexts() {
 
 Context::Context(std::shared_ptr<Model> model, const common_json & config)
     : model_(std::move(model)), params_(context_params(config)),
-      top_(static_cast<int32_t>(positive(config, "top", 1024))), pins_(config.value<int>("pins", 0)) {
+      top_(static_cast<int32_t>(positive(config, "top", 1024))), pins_(config.value<int>("pins", 0)),
+      adapts_threads_(config.value<bool>("adapt_threads", false)) {
     const auto most = static_cast<int64_t>(llama_max_parallel_sequences()) - params_.n_seq_max;
     if (pins_ < 0 || pins_ > most) fail_argument("pins must be 0 to " + std::to_string(most));
     params_.abort_callback = [](void * user) { return static_cast<Context *>(user)->abort_.load(); };
@@ -191,8 +192,8 @@ std::string Context::start() noexcept {
         apply_adapters(*model_, ctx_);
         const int threads = std::max(params_.n_threads, params_.n_threads_batch);
         threadpool_.attach(ctx_, threads, openmp_);
-        // A pool of ggml's own has as many threads as every graph asks for.
         if (!openmp_) llama_set_n_threads(ctx_, threads, threads);
+        if (!openmp_ && adapts_threads_) thread_count_ = std::make_unique<ThreadCount>(threads);
         sequences_ = std::make_unique<Sequences>(*model_, ctx_, params_, pins_);
         wanted_.assign(params_.n_batch, 0);
         block_.allocate(params_.n_batch, params_.n_outputs_max, static_cast<size_t>(top_));
@@ -210,7 +211,7 @@ std::string Context::step() noexcept {
         header[StepBlock::RC] = decode();
         const int64_t decoded = ggml_time_us();
         header[StepBlock::DECODE_US] = static_cast<int32_t>(decoded - started);
-        if (header[StepBlock::RC] == 0) sample();
+        header[StepBlock::SAMPLE_THREADS] = header[StepBlock::RC] == 0 ? sample() : 0;
         header[StepBlock::SAMPLE_US] = static_cast<int32_t>(ggml_time_us() - decoded);
         header[StepBlock::REUSED] = llama_perf_context(ctx_).n_reused - reused;
         return "";
@@ -230,24 +231,38 @@ int32_t Context::decode() {
     sequences_->enter(batch, block_.sequence());
     std::fill(wanted_.begin(), wanted_.begin() + n_tokens_, params_.embeddings ? 1 : 0);
     for (int32_t r = 0; r < n_rows_; r++) wanted_[block_.row_index()[r]] = 1;
+    const int32_t rc = compute(batch);
+    if (rc != 0) sequences_->leave(batch, block_.sequence());
+    return rc;
+}
+
+int32_t Context::compute(const llama_batch & batch) {
+    const int64_t started = ggml_time_us();
+    const int64_t running = ThreadCount::running_us(started);
     const int32_t rc = llama_decode(ctx_, batch);
     if (rc == 0) llama_synchronize(ctx_);
-    else sequences_->leave(batch, block_.sequence());
+    if (!thread_count_) return rc;
+    const int64_t ended = ggml_time_us();
+    thread_count_->observe(ended, ended - started, ThreadCount::running_us(ended) - running);
+    if (llama_n_threads(ctx_) != thread_count_->count()) {
+        llama_set_n_threads(ctx_, thread_count_->count(), thread_count_->count());
+    }
     return rc;
 }
 
 // Rows are independent: each has its own sampler and its own place in the block. Only fetching the logits has to
-// happen on this thread.
-void Context::sample() {
+// happen on this thread. Gives the number of threads that took part.
+int32_t Context::sample() {
     logits_.clear();
     for (int32_t r = 0; r < n_rows_; r++) logits_.push_back(llama_get_logits_ith(ctx_, block_.row_index()[r]));
     const bool is_parallel = n_rows_ >= PARALLEL_ROWS && params_.n_threads > 1 && has_distinct_samplers();
     if (!is_parallel) {
         for (int32_t r = 0; r < n_rows_; r++) sample_row(r);
-        return;
+        return 1;
     }
     if (!workers_) workers_ = std::make_unique<Workers>(params_.n_threads - 1);
     workers_->run(n_rows_, [this](int32_t row) { sample_row(row); });
+    return params_.n_threads;
 }
 
 void Context::sample_row(int32_t row) {

@@ -13,6 +13,7 @@ class StepBlock {
     static constexpr int DECODE_US = 1;
     static constexpr int SAMPLE_US = 2;
     static constexpr int REUSED = 3;
+    static constexpr int SAMPLE_THREADS = 4;
 
     void allocate(size_t batch, size_t rows, size_t top) {
         batch_ = batch;

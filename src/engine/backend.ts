@@ -90,6 +90,8 @@ export interface StepOutcome {
   readonly sampleMicros: number
   /** Graphs of the step that were those of the step before: nothing had to be built and placed anew. */
   readonly reusedGraphs: number
+  /** Threads that shared the rows. */
+  readonly sampleThreads: number
 }
 
 /** Computes steps. Not safe for concurrent use; the engine is its only caller. */

@@ -135,11 +135,17 @@ export class FakeBackend implements Backend {
     const forced = pending.isCancelled ? STEP_CODE.aborted : this.#options.codeOf?.(this.#steps)
     const decodeMicros = this.#options.decodeMicros?.(pending) ?? 0
     if (forced !== undefined && forced !== STEP_CODE.ok)
-      return { code: forced, decodeMicros, sampleMicros: 0, reusedGraphs: 0 }
+      return { code: forced, decodeMicros, sampleMicros: 0, reusedGraphs: 0, sampleThreads: 1 }
     if (this.usedCells + pending.tokens > this.info.cells)
-      return { code: STEP_CODE.noCells, decodeMicros, sampleMicros: 0, reusedGraphs: 0 }
+      return {
+        code: STEP_CODE.noCells,
+        decodeMicros,
+        sampleMicros: 0,
+        reusedGraphs: 0,
+        sampleThreads: 1,
+      }
     this.#compute(pending)
-    return { code: STEP_CODE.ok, decodeMicros, sampleMicros: 0, reusedGraphs: 1 }
+    return { code: STEP_CODE.ok, decodeMicros, sampleMicros: 0, reusedGraphs: 1, sampleThreads: 1 }
   }
 
   cancel(): void {

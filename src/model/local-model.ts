@@ -9,7 +9,6 @@
 import { hash } from "node:crypto"
 
 import { createBackend, type NativeBackend } from "../../ffi/backend.ts"
-import { physicalCores } from "../../ffi/machine.ts"
 import { type LoadMode, loadModel, type NativeModel } from "../../ffi/model.ts"
 import type { NativeLibrary } from "../../ffi/native.ts"
 import type { ChatEvent } from "../chat/message.ts"
@@ -22,6 +21,7 @@ import { readModel } from "../gguf/split.ts"
 import { readLoadable } from "../gguf/translate.ts"
 import { assert, CriaError } from "../util/errors.ts"
 import { memoryState } from "../util/memory.ts"
+import { physicalCores } from "../util/processor.ts"
 import { answerEvents } from "./answer.ts"
 import { CACHE_DEFAULT, cacheTypesOf, checkLoad, tensorTypeOf } from "./check-load.ts"
 import type { DiskTier } from "./disk-tier.ts"
@@ -127,7 +127,7 @@ export class LocalModel implements AsyncDisposable {
         notes: loadNotes(options, { ...fit, runningMax }),
         ...(model.info.window === 0 ? {} : { window: fit.isWindowFull ? "kept" : "sliding" }),
         totalBytes,
-        gpuBytes: hasGpu(library) && options.gpuLayers !== 0 ? totalBytes : 0,
+        gpuBytes: model.isOnGpu ? totalBytes : 0,
         llamaVersion: library.system().llama_version,
         cacheType: options.cacheType ?? CACHE_DEFAULT,
         flashAttention: options.flashAttention ?? "auto",
@@ -344,9 +344,9 @@ function contextOptions(options: LoadOptions) {
  * On a CPU weights are read, not mapped, unless the caller wants it otherwise, as in Ollama: they are rearranged for
  * the CPU anyway, which takes mapped ones twice, and memory of our own can have large pages.
  */
-function loadMode({ useMmap }: LoadOptions, library: NativeLibrary): LoadMode {
+function loadMode({ useMmap, gpuLayers }: LoadOptions, library: NativeLibrary): LoadMode {
   if (useMmap !== undefined) return useMmap ? "mmap" : "none"
-  return hasGpu(library) ? "auto" : "none"
+  return gpuLayers !== 0 && library.gpus().length > 0 ? "auto" : "none"
 }
 
 /** llama.cpp loads adapters and projectors too, but only beside a model. */
@@ -391,13 +391,10 @@ function fitWishes(options: LoadOptions): FitWishes {
   return { contextTokens, parallel, isWindowFull, batchTokens }
 }
 
-function hasGpu(library: NativeLibrary): boolean {
-  return library.system().devices.some((device) => device.type === "gpu")
-}
-
 /** Memory for weights and cache: what the machine and its GPUs have free together, as layers can be in either. */
 function availableBytes(library: NativeLibrary): number {
-  const gpus = library.system().devices.filter((device) => device.type === "gpu")
+  // Others use the machine's own memory.
+  const gpus = library.gpus().filter(({ type }) => type === "gpu")
   const { availableBytes: host } = memoryState()
   assert(host > 0, "memory has a size")
   return host + gpus.reduce((sum, gpu) => sum + gpu.free_bytes, 0)

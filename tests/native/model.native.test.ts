@@ -3,9 +3,49 @@ import { writeFileSync } from "node:fs"
 
 import { findFolder, openLibrary } from "../../ffi/library.ts"
 import { loadModel } from "../../ffi/model.ts"
+import type { NativeDevice, NativeLibrary } from "../../ffi/native.ts"
 import { ABI_VERSION } from "../../ffi/symbols.ts"
 import { type GgufInput, packStrings, text, u32, writeGguf } from "../../src/gguf/write.ts"
-import { describe, test, DEMO, Folder, library, loadDemo } from "./support.ts"
+import { DEMO, describe, Folder, library, loadDemo, smallBackend, test } from "./support.ts"
+
+/** The library on a machine with other devices, as far as it tells. */
+function withDevices(...types: readonly NativeDevice["type"][]): NativeLibrary {
+  const system = library.system()
+  const [cpu] = system.devices
+  assert.ok(cpu !== undefined)
+  const devices = types.map((type) => ({ ...cpu, type }))
+  return Object.create(library, {
+    system: { value: () => ({ ...system, devices }) },
+  }) as NativeLibrary
+}
+
+describe("attention", () => {
+  for (const [types, gpuLayers, isSlowed] of [
+    [["cpu"], -1, true],
+    [["cpu", "accel"], -1, true],
+    [["cpu", "gpu"], -1, false],
+    [["cpu", "gpu"], 3, false],
+    [["cpu", "gpu"], 0, true],
+    [["cpu", "igpu"], -1, false],
+    [["cpu", "igpu"], 0, true],
+  ] as const) {
+    test(`is ${isSlowed ? "" : "not "}slowed by cells on ${types.join(" + ")} with ${gpuLayers} layers on GPUs`, async () => {
+      using model = await loadModel(withDevices(...types), { paths: [DEMO], gpuLayers })
+      await using backend = await smallBackend(model)
+      assert.equal(backend.info.isSlowedByCells, isSlowed)
+    })
+  }
+
+  test("has the GPU of the processor only where there is no other", () => {
+    const names = (...types: readonly NativeDevice["type"][]) =>
+      withDevices(...types)
+        .gpus()
+        .map(({ type }) => type)
+    assert.deepEqual(names("cpu", "igpu", "gpu", "gpu"), ["gpu", "gpu"])
+    assert.deepEqual(names("cpu", "igpu"), ["igpu"])
+    assert.deepEqual(names("cpu", "accel"), [])
+  })
+})
 
 describe("native library", () => {
   test("speaks the interface version of the table", () => {

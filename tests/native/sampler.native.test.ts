@@ -173,6 +173,28 @@ describe("a sampler", () => {
     assert.ok(distinct(penalised) > distinct(plain), `${penalised} | ${plain}`)
   })
 
+  test("shares the rows of a step with other threads when there are some", async () => {
+    using model = await loadDemo()
+    await using backend = await smallBackend(model)
+    const samplers = Array.from({ length: 4 }, () => backend.createSampler(GREEDY))
+    const threads: number[] = []
+    // One sampler for all rows cannot be in two threads at once.
+    const [first = 0] = samplers
+    for (const used of [samplers, samplers.slice(0, 3), samplers.map(() => first)]) {
+      for (const [i, sampler] of used.entries()) {
+        backend.arrays.token[i] = 1
+        backend.arrays.position[i] = backend.lastPosition(i) + 1
+        backend.arrays.sequence[i] = i
+        backend.arrays.rowIndex[i] = i
+        backend.arrays.rowSampler[i] = sampler
+        backend.arrays.rowTop[i] = -1
+      }
+      backend.submit(used.length, used.length)
+      threads.push((await backend.wait()).sampleThreads)
+    }
+    assert.deepEqual(threads, [2, 1, 1])
+  })
+
   test("penalises what came before the answer, as far as it looks back", async () => {
     using model = await loadDemo()
     await using backend = await smallBackend(model)
