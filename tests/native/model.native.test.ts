@@ -36,15 +36,22 @@ describe("attention", () => {
     })
   }
 
-  test("has the GPU of the processor only where there is no other", () => {
-    const names = (...types: readonly NativeDevice["type"][]) =>
-      withDevices(...types)
-        .gpus()
-        .map(({ type }) => type)
-    assert.deepEqual(names("cpu", "igpu", "gpu", "gpu"), ["gpu", "gpu"])
-    assert.deepEqual(names("cpu", "igpu"), ["igpu"])
-    assert.deepEqual(names("cpu", "accel"), [])
-  })
+  for (const [types, gpus] of [
+    [
+      ["cpu", "igpu", "gpu", "gpu"],
+      ["gpu", "gpu"],
+    ],
+    [["cpu", "igpu"], ["igpu"]],
+    [["cpu", "accel"], []],
+  ] as const) {
+    test(`computes on ${gpus.join(" + ") || "no GPU"} of ${types.join(" + ")}`, () => {
+      const found = withDevices(...types).gpus()
+      assert.deepEqual(
+        found.map(({ type }) => type),
+        gpus,
+      )
+    })
+  }
 })
 
 describe("native library", () => {
