@@ -63,13 +63,14 @@ describe("Embedder", () => {
     backend.embedding = (sequence) =>
       step === 1 ? Float32Array.of(Number.NaN, 1) : embedding(sequence)
     await using embedder = new Embedder(backend)
-    const failed = (error: unknown) => error
-    expect(await embedder.embed([[1], [2]]).catch(failed)).toMatchObject({
+    expect(await embedder.embed([[1], [2]]).catch((error: unknown) => error)).toMatchObject({
       code: "invalid-input",
       message: "embedding contains NaN or Inf values",
     })
     expect(backend.usedCells).toBe(0)
-    expect(await embedder.embed([[1]]).catch(failed)).toMatchObject({ code: "internal" })
+    expect(await embedder.embed([[1]]).catch((error: unknown) => error)).toMatchObject({
+      code: "internal",
+    })
     expect(await embedder.embed([[1], [2]])).toHaveLength(2)
   })
 

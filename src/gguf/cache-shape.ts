@@ -162,6 +162,11 @@ function stateBytes(keys: Keys): number {
   return layers.filter(hasState).length * stateElements(keys) * STATE_ELEMENT_BYTES
 }
 
+/** Tokens before the present one that a convolution sees. */
+function past(kernel: number): number {
+  return Math.max(0, kernel - 1)
+}
+
 /** Of one sequence in one layer: what a convolution sees of the past, and what all of the past went into. */
 function stateElements(keys: Keys): number {
   const size = (name: string) => keys.integer(name) ?? 0
@@ -172,7 +177,6 @@ function stateElements(keys: Keys): number {
   if (shortConvolution > 0) return width * (shortConvolution - 1)
   const [heads = 0] = keys.perLayer("attention.head_count", 1) ?? []
   const delta = size("kda.head_dim")
-  const past = (kernel: number) => Math.max(0, kernel - 1)
   if (delta > 0) {
     const kernel = keys.integer("ssm.conv_kernel") ?? 4
     return delta * heads * (3 * past(kernel) + delta)

@@ -36,7 +36,7 @@ async function read(
 }
 
 /** What {@link next} says after a prompt that nobody else had a part in. */
-async function cold(laboratory: Laboratory, prompt: readonly number[], token: number) {
+async function afresh(laboratory: Laboratory, prompt: readonly number[], token: number) {
   await using backend = await laboratory.backend()
   await read(backend, 1, prompt)
   return await next(backend, 1, token)
@@ -81,7 +81,7 @@ for (const kind of KINDS) {
         const [token = 0] = laboratory.tokens(1)
         backend.copySequence(2, 4, 0, length)
         const found = await next(backend, 4, token)
-        assertAgree(found, await cold(laboratory, prompt.slice(0, length), token), kind)
+        assertAgree(found, await afresh(laboratory, prompt.slice(0, length), token), kind)
         backend.removeSequence(4, 0, -1)
       }
     })
@@ -95,7 +95,7 @@ for (const kind of KINDS) {
         assert.ok(backend.removeSequence(2, length, -1))
         assertAgree(
           await next(backend, 2, token),
-          await cold(laboratory, prompt.slice(0, length), token),
+          await afresh(laboratory, prompt.slice(0, length), token),
           kind,
         )
       }
@@ -109,7 +109,7 @@ for (const kind of KINDS) {
       await cutShort(backend, { tokens: laboratory.tokens(64), from: prompt.length, sequence: 2 })
       assert.deepEqual(backend.range(2), [0, prompt.length - 1])
       const [token = 0] = laboratory.tokens(1)
-      assertAgree(await next(backend, 2, token), await cold(laboratory, prompt, token), kind)
+      assertAgree(await next(backend, 2, token), await afresh(laboratory, prompt, token), kind)
     })
 
     test("is whole in a saved state", async () => {
@@ -127,7 +127,7 @@ for (const kind of KINDS) {
       assert.ok(other.removeSequence(5, length, -1))
       assertAgree(
         await next(other, 5, token),
-        await cold(laboratory, prompt.slice(0, length), token),
+        await afresh(laboratory, prompt.slice(0, length), token),
         kind,
       )
     })
@@ -157,10 +157,10 @@ for (const kind of KINDS) {
       const [token = 0] = laboratory.tokens(1)
       for (const [i, sequence] of others.entries()) {
         const whole = [...prompt, ...(tails[i] ?? [])]
-        const expected = await cold(laboratory, whole, token)
+        const expected = await afresh(laboratory, whole, token)
         assertAgree(await next(backend, sequence, token), expected, kind)
       }
-      assertAgree(await next(backend, 1, token), await cold(laboratory, prompt, token), kind)
+      assertAgree(await next(backend, 1, token), await afresh(laboratory, prompt, token), kind)
     })
 
     test("keeps one chat when another goes on", async () => {
