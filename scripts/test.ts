@@ -67,6 +67,9 @@ function bunTests(
   }
 }
 
+/** Native tests that take minutes and are about the engine, which is the same under both runtimes. */
+const ONCE = ["sharing", "window"].map((name) => `tests/native/${name}.native.test.ts`)
+
 const STAGES: readonly Stage[] = [
   check("format", ["oxfmt", "--check", ...LINTED]),
   check("lint", ["oxlint", ...LINTED]),
@@ -88,7 +91,15 @@ const STAGES: readonly Stage[] = [
   {
     name: "native-deno",
     after: ["native"],
-    command: ["deno", "test", "--allow-all", "--no-check", "--quiet", "tests/native"],
+    command: [
+      "deno",
+      "test",
+      "--allow-all",
+      "--no-check",
+      "--quiet",
+      `--ignore=${ONCE.join(",")}`,
+      "tests/native",
+    ],
     count: countDeno,
   },
   { ...check("executable", ["bun", "scripts/build.ts"]), after: ["native"] },
