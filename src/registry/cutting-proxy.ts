@@ -1,5 +1,5 @@
 /**
- * A TCP proxy in front of a registry that cuts connections: each after it has passed on so many bytes. For tests.
+ * A TCP proxy in front of a registry that cuts connections which have passed on so many bytes. For tests.
  *
  * @module
  */
@@ -17,7 +17,10 @@ export type CutSide = "replies" | "requests"
 
 /** See the module. */
 export class CuttingProxy implements AsyncDisposable {
-  /** Bytes that the next connections let through, in turn; Infinity when used up. */
+  /**
+   * Bytes: the first connection that has let so many through is cut, then the next limit holds for all; no limit when
+   * used up. How often it cuts so depends on what is sent and not on how many connections send it.
+   */
   readonly limits: number[]
   /** Connections that were cut. */
   cuts = 0
@@ -61,7 +64,8 @@ export class CuttingProxy implements AsyncDisposable {
   }
 
   #join(client: Socket, upstream: Socket): void {
-    let left = this.limits.shift() ?? Infinity
+    let passed = 0
+    let isCut = false
     const cut = () => {
       client.destroy()
       upstream.destroy()
@@ -78,10 +82,13 @@ export class CuttingProxy implements AsyncDisposable {
     other.on("data", (bytes) => counted.write(bytes))
     counted.on("data", (bytes: Buffer) => {
       // What lies on the way when a connection is cut does not arrive.
-      if (left <= 0) return
-      other.write(bytes.subarray(0, Math.min(left, bytes.length)))
-      left -= bytes.length
-      if (left > 0) return
+      if (isCut) return
+      const left = (this.limits[0] ?? Infinity) - passed
+      other.write(bytes.subarray(0, Math.max(0, Math.min(left, bytes.length))))
+      passed += bytes.length
+      if (bytes.length < left) return
+      this.limits.shift()
+      isCut = true
       this.cuts++
       client.end()
       setTimeout(cut, 10)

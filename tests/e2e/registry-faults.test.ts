@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { randomBytes } from "node:crypto"
-import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
+import { readdirSync, readFileSync, rmSync, statSync } from "node:fs"
 import { join } from "node:path"
 
 import { inputOf, tensorsOf } from "../../src/gguf/merge.ts"
@@ -19,7 +19,8 @@ import {
   type ProxyFault,
   WebProxy,
 } from "./registry-support.ts"
-import { DEMO, IS_ROOT, World } from "./support.ts"
+import { NO_SMALL_DISK, SmallDisk, testUnless } from "./requirements.ts"
+import { DEMO, World } from "./support.ts"
 
 if (NO_REGISTRY !== undefined) {
   console.warn(`Tests with a real registry are skipped: ${NO_REGISTRY}`)
@@ -80,13 +81,11 @@ describe.skipIf(NO_REGISTRY !== undefined)("a real registry, over connections th
   })
 
   test("a pull whose connections are cut in the middle", async () => {
-    // The manifest's comes through; then each is cut after some more megabytes.
-    const limits = [Infinity, ...Array.from({ length: 15 }, (_, i) => (i + 1) * MIB)]
-    await using proxy = await CuttingProxy.start(registry.host, limits)
+    await using proxy = await CuttingProxy.start(registry.host, Array<number>(15).fill(MIB))
     const store = folderIn(world)
     const { code, stderr } = await pull(store, `${proxy.host}/me/m:latest`)
     expect({ code, stderr }).toMatchObject({ code: 0 })
-    expect(proxy.cuts).toBeGreaterThan(3)
+    expect(proxy.cuts).toBe(15)
     expect(blobsOf(store)).toEqual(blobsOf(original))
   })
 
@@ -246,17 +245,11 @@ describe.skipIf(NO_REGISTRY !== undefined)("a real registry, over connections th
     expect(rows.some((row) => row.endsWith("success"))).toBe(true)
   })
 
-  test("a disk that is full in the middle of a pull: said, and what has come is kept", async () => {
-    const mounted = join(world.folder, "small")
-    mkdirSync(mounted)
-    const mount = Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "size=100m", "none", mounted])
-    if (mount.exitCode !== 0) {
-      console.warn(
-        `Skipped: no small file system can be mounted${IS_ROOT ? " here" : " by this user"}`,
-      )
-      return
-    }
-    try {
+  testUnless(NO_SMALL_DISK)(
+    "a disk that is full in the middle of a pull: said, and what has come is kept",
+    async () => {
+      using disk = new SmallDisk(100 * MIB)
+      const mounted = disk.path
       await using proxy = new FaultProxy(registry.host)
       const name = `${proxy.host}/me/m:latest`
       const full = Promise.withResolvers<void>()
@@ -268,7 +261,7 @@ describe.skipIf(NO_REGISTRY !== undefined)("a real registry, over connections th
       const pulling = pull(mounted, name)
       const kept = await fetchedBytes(mounted, 16 * MIB)
       expect(kept).toBeGreaterThanOrEqual(16 * MIB)
-      fill(join(mounted, "somebody else's"))
+      disk.fill(0)
       full.resolve()
       const { code, stderr } = await pulling
       expect(code).toBe(1)
@@ -276,7 +269,7 @@ describe.skipIf(NO_REGISTRY !== undefined)("a real registry, over connections th
       expect(stderr).toContain("The disk is full: free some space")
       const files = Object.keys(contentOf(mounted))
       expect(files.some((path) => path.startsWith("manifests/"))).toBe(false)
-      rmSync(join(mounted, "somebody else's"))
+      rmSync(disk.filler)
       let bytes = 0
       proxy.fault = (request, pass) => {
         const [, from, to] = /bytes=(\d+)-(\d+)/.exec(rangeOf(request)) ?? []
@@ -287,10 +280,8 @@ describe.skipIf(NO_REGISTRY !== undefined)("a real registry, over connections th
       expect({ code: again.code, stderr: again.stderr }).toMatchObject({ code: 0 })
       expect(bytes).toBeLessThanOrEqual(LARGE.length - kept + MIB)
       expect(blobsOf(mounted)).toEqual(blobsOf(original))
-    } finally {
-      Bun.spawnSync(["umount", mounted])
-    }
-  })
+    },
+  )
 
   test("CRIA_HTTP_CHANGES=0: the API changes nothing, commands do", async () => {
     const store = folderIn(world)
@@ -317,19 +308,6 @@ describe.skipIf(NO_REGISTRY !== undefined)("a real registry, over connections th
     expect(await world.quiet()).toEqual([])
   })
 })
-
-/** Writes to a file until its disk is full. */
-function fill(path: string): void {
-  const chunk = Buffer.alloc(MIB)
-  writeFileSync(path, "")
-  for (let size = MIB; size > 0;) {
-    try {
-      writeFileSync(path, chunk.subarray(0, size), { flag: "a" })
-    } catch {
-      size = Math.floor(size / 2)
-    }
-  }
-}
 
 /** The demo model, cut in two as llama.cpp does it. */
 async function halves(): Promise<Buffer[]> {
