@@ -25,12 +25,6 @@ export const GRACE_MS = 60 * 60 * 1000
 /** So long an interrupted pull can be gone on with. */
 export const PULL_GRACE_MS: number = 7 * 24 * GRACE_MS
 
-/** How the names of folders for the time of one operation begin. They lie beside `blobs`. */
-export const TEMPORARY_FOLDER = ".cria-tmp-"
-
-/** Such folders hold little but links, and a conversion can take hours. */
-const FOLDER_GRACE_FACTOR = 24
-
 /** What a prune has done. */
 export interface Pruned {
   /** Names of files in `blobs`. */
@@ -58,7 +52,6 @@ export async function pruneStore(
   if (store.readOnly || readFolder(blobs).length === 0) return { ...NOTHING, isDone: true }
   return withStoreLock(store.root, () => {
     renameLegacyBlobs(blobs)
-    pruneTemporaryFolders(store.root, nowMs - FOLDER_GRACE_FACTOR * graceMs)
     const { digests: used, areSound } = collectReferences(store.root)
     if (!areSound) return { ...NOTHING, isDone: false }
     const pending = pendingDigests(store.root, nowMs - PULL_GRACE_MS)
@@ -129,15 +122,6 @@ function prunePartials(
   return {
     removed: pruned.flatMap(({ removed }) => removed),
     freed: pruned.reduce((sum, { freed }) => sum + freed, 0),
-  }
-}
-
-/** What an operation that was killed has left. */
-function pruneTemporaryFolders(root: string, before: number): void {
-  for (const entry of readFolder(root)) {
-    const path = join(root, entry.name)
-    if (!entry.isDirectory() || !entry.name.startsWith(TEMPORARY_FOLDER)) continue
-    if (statSync(path).mtimeMs < before) rmSync(path, { recursive: true, force: true })
   }
 }
 
