@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { spawnSync } from "node:child_process"
 import {
   cpSync,
   existsSync,
@@ -17,7 +16,8 @@ import { join } from "node:path"
 
 import { readGguf } from "../../src/gguf/read.ts"
 import { writeFloats } from "../weights.ts"
-import { DEMO, IS_ROOT, type Running, type Server, World } from "./support.ts"
+import { NO_SMALL_DISK, SmallDisk, testUnless } from "./requirements.ts"
+import { DEMO, type Running, type Server, World } from "./support.ts"
 
 const FIXTURES = join(import.meta.dirname, "../fixtures")
 const HF_FOLDER = join(FIXTURES, "hf-cria-demo")
@@ -147,7 +147,6 @@ function peakBytes(pid: number): number {
 
 describe("converting and quantising in one go", () => {
   test("shows both, and leaves nothing but the model", async () => {
-    if (!existsSync(join(HF_FOLDER, "model.safetensors"))) return
     const before = blobs()
     const path = modelfile(`FROM ${HF_FOLDER}\n`)
     const { code, stderr } = await cria("create", "small", "-q", "q4_k_m", "-f", path)
@@ -293,37 +292,9 @@ function runAt({ url }: Server, args: readonly string[]) {
   return world.run(args, { env: { CRIA_HOST: url.slice("http://".length) } })
 }
 
-/** A small disk of its own; undefined where none can be made. */
-class SmallDisk implements Disposable {
-  readonly path = mkdtempSync(join(world.folder, "disk-"))
-
-  static make(bytes: number): SmallDisk | undefined {
-    const disk = new SmallDisk()
-    const args = ["-t", "tmpfs", "-o", `size=${bytes}`, "tmpfs", disk.path]
-    if (IS_ROOT && spawnSync("mount", args).status === 0) return disk
-    console.log("skipped: a small disk needs a user who may mount one")
-    return undefined
-  }
-
-  /** Leaves so many bytes free. */
-  fill(bytesLeft: number): void {
-    const filler = join(this.path, "filler")
-    rmSync(filler, { force: true })
-    const { stdout } = spawnSync("df", ["--output=avail", "-B1", this.path], { encoding: "utf8" })
-    const free = Number(stdout.split("\n")[1])
-    spawnSync("fallocate", ["-l", String(Math.floor(free - bytesLeft)), filler])
-  }
-
-  [Symbol.dispose](): void {
-    spawnSync("umount", ["-l", this.path])
-    rmSync(this.path, { recursive: true, force: true })
-  }
-}
-
 describe("a disk that is too small", () => {
-  test("is said before an upload, a conversion or a copy begins", async () => {
-    using disk = SmallDisk.make(64 * 2 ** 20)
-    if (disk === undefined) return
+  testUnless(NO_SMALL_DISK)("is said before an upload, a conversion or a copy begins", async () => {
+    using disk = new SmallDisk(64 * 2 ** 20)
     await using small = await world.serve({ CRIA_MODELS: disk.path })
     const from = modelfile(`FROM ${large}\n`)
     expect(await runAt(small, ["create", "m", "-f", from])).toMatchObject({
@@ -351,28 +322,30 @@ describe("a disk that is too small", () => {
     expect(blobs(disk.path).filter((name) => name.includes("tmp"))).toEqual([])
   })
 
-  test("is said before a quantisation begins, and when it ends for that", async () => {
-    using disk = SmallDisk.make(64 * 2 ** 20)
-    if (disk === undefined) return
-    await using small = await world.serve({ CRIA_MODELS: disk.path })
-    expect((await runAt(small, ["create", "f32", "-f", modelfile(`FROM ${floats}\n`)])).code).toBe(
-      0,
-    )
-    const quantize = ["create", "q8", "-q", "q8_0", "-f", modelfile("FROM f32\n")]
-    const elements = readGguf(floats).tensors.reduce((sum, tensor) => sum + tensor.elements, 0)
-    const before = blobs(disk.path)
-    // Less than the bits of the weights alone: nothing is begun.
-    disk.fill(elements / 2)
-    expect((await runAt(small, quantize)).stderr).toMatch(
-      /Cannot quantize to Q8_0: it takes .* has room for/,
-    )
-    // More than that, less than what is written in the end.
-    disk.fill(elements * 1.02)
-    expect((await runAt(small, quantize)).stderr).toMatch(
-      /Cannot quantize to Q8_0: the disk is full/,
-    )
-    expect(blobs(disk.path)).toEqual(before)
-  })
+  testUnless(NO_SMALL_DISK)(
+    "is said before a quantisation begins, and when it ends for that",
+    async () => {
+      using disk = new SmallDisk(64 * 2 ** 20)
+      await using small = await world.serve({ CRIA_MODELS: disk.path })
+      expect(
+        (await runAt(small, ["create", "f32", "-f", modelfile(`FROM ${floats}\n`)])).code,
+      ).toBe(0)
+      const quantize = ["create", "q8", "-q", "q8_0", "-f", modelfile("FROM f32\n")]
+      const elements = readGguf(floats).tensors.reduce((sum, tensor) => sum + tensor.elements, 0)
+      const before = blobs(disk.path)
+      // Less than the bits of the weights alone: nothing is begun.
+      disk.fill(elements / 2)
+      expect((await runAt(small, quantize)).stderr).toMatch(
+        /Cannot quantize to Q8_0: it takes .* has room for/,
+      )
+      // More than that, less than what is written in the end.
+      disk.fill(elements * 1.02)
+      expect((await runAt(small, quantize)).stderr).toMatch(
+        /Cannot quantize to Q8_0: the disk is full/,
+      )
+      expect(blobs(disk.path)).toEqual(before)
+    },
+  )
 })
 
 describe("a store on another disk", () => {
@@ -403,7 +376,6 @@ describe("a store on another disk", () => {
 
 describe("a store whose blobs are on another disk", () => {
   test.skipIf(!existsSync("/dev/shm"))("takes safetensors", async () => {
-    if (!existsSync(join(HF_FOLDER, "model.safetensors"))) return
     const store = mkdtempSync(join(world.folder, "store-"))
     const elsewhere = mkdtempSync("/dev/shm/cria-blobs-")
     try {

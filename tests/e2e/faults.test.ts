@@ -11,7 +11,8 @@ import {
 } from "node:fs"
 import { join } from "node:path"
 
-import { DRAFT, firstLines, IS_ROOT, LONG_ANSWER, type Server, World } from "./support.ts"
+import { NO_OTHER_USER, testUnless } from "./requirements.ts"
+import { DRAFT, firstLines, LONG_ANSWER, type Server, World } from "./support.ts"
 
 /** Starts an answer that takes a while, and waits until it flows. */
 async function longAnswer(server: Server, model = "demo", signal?: AbortSignal) {
@@ -286,11 +287,7 @@ describe("the executable", () => {
     expect({ code, stdout }).toEqual({ code: 0, stdout: "2 + 3 = 5.\n\n" })
   })
 
-  test("runs from a read-only folder as a user without a home", async () => {
-    if (!IS_ROOT) {
-      console.log("skipped: only root can become another user")
-      return
-    }
+  testUnless(NO_OTHER_USER)("runs from a read-only folder as a user without a home", async () => {
     await using world = new World()
     rmSync(join(world.folder, "app/native"), { recursive: true })
     chmodSync(world.folder, 0o755)

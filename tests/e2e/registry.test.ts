@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { randomBytes } from "node:crypto"
-import { mkdirSync, readdirSync, readFileSync, statSync } from "node:fs"
+import { readdirSync, readFileSync, statSync } from "node:fs"
 import { join } from "node:path"
 
 import {
@@ -16,7 +16,8 @@ import {
   USER,
   WebProxy,
 } from "./registry-support.ts"
-import { DEMO, IS_ROOT, ndjson, type Server, World } from "./support.ts"
+import { NO_SMALL_DISK, SmallDisk, testUnless } from "./requirements.ts"
+import { DEMO, ndjson, type Server, World } from "./support.ts"
 
 for (const reason of new Set([NO_REGISTRY, NO_TLS_REGISTRY])) {
   if (reason !== undefined) console.warn(`Tests with a real registry are skipped: ${reason}`)
@@ -340,24 +341,12 @@ describe.skipIf(NO_REGISTRY !== undefined)("a real registry", () => {
     })
   })
 
-  test("a full disk is an error that says so", async () => {
-    const mounted = join(world.folder, "small")
-    mkdirSync(mounted)
-    const mount = Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "size=8m", "none", mounted])
-    if (mount.exitCode !== 0) {
-      console.warn(
-        `Skipped: no small file system can be mounted${IS_ROOT ? " here" : " by this user"}`,
-      )
-      return
-    }
-    try {
-      const { code, stderr } = await pull(mounted, `${registry.host}/me/faulty:latest`)
-      expect(code).toBe(1)
-      expect(stderr).toMatch(/Error: Cannot download to ".*": needs 75 MB, 8\.\d MB free/)
-      expect(stderr).toContain("Free some space")
-    } finally {
-      Bun.spawnSync(["umount", mounted])
-    }
+  testUnless(NO_SMALL_DISK)("a full disk is an error that says so", async () => {
+    using disk = new SmallDisk(8 * MIB)
+    const { code, stderr } = await pull(disk.path, `${registry.host}/me/faulty:latest`)
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/Error: Cannot download to ".*": needs 75 MB, 8\.\d MB free/)
+    expect(stderr).toContain("Free some space")
   })
 
   test("over the HTTP API", async () => {

@@ -306,6 +306,3 @@ export function residentBytes(pid: number): number {
   const status = readFileSync(`/proc/${pid}/status`, "utf8")
   return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1] ?? 0) * 1024
 }
-
-/** True when the file's folder may be tested with other users. */
-export const IS_ROOT: boolean = process.getuid?.() === 0
