@@ -350,6 +350,22 @@ describe("Generator — options", () => {
     expect(app.loads).toEqual([])
   })
 
+  test("that the model cannot have are refused, and it stays loaded as it is", async () => {
+    const metadata = {
+      "llama.attention.key_length": u32(80),
+      "llama.attention.value_length": u32(80),
+    }
+    await using app = await appWith({ ...ABLE, metadata })
+    await run(app)
+    await rejects(run(app, { options: { kv_cache_type: "q8_0" } }), {
+      code: "invalid-input",
+      message:
+        'Cannot keep the keys of "tiny:latest" as q8_0: a head has 80 elements, expected a multiple of 32',
+    })
+    await run(app)
+    expect(app.loads).toHaveLength(1)
+  })
+
   test("out of range are refused before anything is loaded", async () => {
     await using app = await appWith()
     await rejects(run(app, { options: { num_ctx: -1 } }), {

@@ -8,6 +8,7 @@ import { join } from "node:path"
 
 import type { Config } from "../config.ts"
 import { SAMPLING_DEFAULTS, type SamplingOptions } from "../engine/sampling.ts"
+import { checkLoad } from "../model/check-load.ts"
 import type { Options } from "../modelfile/parameters.ts"
 import type { AnswerRequest, LoadOptions } from "../runner/protocol.ts"
 import { CriaError } from "../util/errors.ts"
@@ -49,11 +50,13 @@ export function limitsOf(
 /**
  * What to load and how, from the model's file, the options and the server's configuration. What nobody asked for is
  * left open: a model that is loaded already serves as it is.
+ *
+ * @throws {CriaError} `invalid-input` for numbers out of range, or what this model cannot have.
  */
 export function loadOptionsOf(model: RunnableModel, options: Options, config: Config): LoadOptions {
   const context = options.num_ctx ?? (config.contextTokens || undefined)
   const threads = Math.max(0, options.num_thread ?? 0) || config.threads || undefined
-  return {
+  const load: LoadOptions = {
     name: model.name,
     path: model.stored.modelPath,
     ...(model.stored.adapterPaths.length === 0 ? {} : { adapters: model.stored.adapterPaths }),
@@ -71,6 +74,9 @@ export function loadOptionsOf(model: RunnableModel, options: Options, config: Co
     ...(options.main_gpu === undefined ? {} : { mainGpu: options.main_gpu }),
     ...(options.use_mmap === undefined ? {} : { useMmap: options.use_mmap }),
   }
+  // Before a model that runs is unloaded for it.
+  checkLoad(load, model.facts)
+  return load
 }
 
 /** What is loaded in the end: what was left open is as the server is configured. */
