@@ -32,6 +32,7 @@ export class GrammarWatch {
   readonly #grammar: LazyGrammar
   readonly #searches: readonly Search[]
   #answer = ""
+  #hasFired = false
 
   constructor(grammar: LazyGrammar) {
     this.#grammar = grammar
@@ -40,12 +41,15 @@ export class GrammarWatch {
     )
   }
 
-  /** Adds text; the text from the trigger on when it was found, else undefined. */
+  /** Adds text; the text from the trigger on when it was found for the first time, else undefined. */
   push(text: string): string | undefined {
+    if (this.#hasFired) return undefined
     const searchedTo = this.#answer.length
     this.#answer += text
     const starts = this.#searches.flatMap((search) => this.#startOf(search, searchedTo) ?? [])
-    return starts.length === 0 ? undefined : this.#answer.slice(Math.min(...starts))
+    if (starts.length === 0) return undefined
+    this.#hasFired = true
+    return this.#answer.slice(Math.min(...starts))
   }
 
   /** Where the first trigger begins that is not a thought. */

@@ -24,6 +24,16 @@ export interface OutputChunk {
   readonly logprobs: readonly TokenLogprob[]
 }
 
+/** What a token led to. */
+export interface Pushed {
+  /** What became safe to send, which may be nothing. */
+  readonly chunk: OutputChunk
+  /** The token's text, also what is held back; characters that are not complete come with a later token. */
+  readonly text: string
+  /** The stop string that ended the answer. */
+  readonly match: string | undefined
+}
+
 /** Options of {@link Output}. */
 export interface OutputOptions {
   readonly stop: readonly string[]
@@ -45,17 +55,14 @@ export class Output {
     this.#shownControl = options.shownControl
   }
 
-  /**
-   * Adds a token.
-   *
-   * @returns The chunk that became safe to send, which may be empty, and the stop string that ended the answer.
-   */
-  push(token: number, logprob?: TokenLogprob): { chunk: OutputChunk; match: string | undefined } {
+  /** Adds a token. */
+  push(token: number, logprob?: TokenLogprob): Pushed {
     if (logprob !== undefined) this.#logprobs.push(logprob)
     const isShown = !this.#vocabulary.isControl(token) || this.#shownControl.has(token)
     const bytes = isShown ? this.#vocabulary.piece(token) : new Uint8Array(0)
-    const { text, match } = this.#stops.push(this.#decoder.decode(bytes, { stream: true }))
-    return { chunk: this.#chunk(text, match !== undefined), match }
+    const text = this.#decoder.decode(bytes, { stream: true })
+    const { text: safe, match } = this.#stops.push(text)
+    return { chunk: this.#chunk(safe, match !== undefined), text, match }
   }
 
   /** The answer is over: everything that was held back. */

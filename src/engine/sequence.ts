@@ -261,9 +261,9 @@ export class Sequence {
       this.#hasEnded = true
       return { finish: { kind: "stop", match: undefined }, constrain: undefined }
     }
-    const { chunk, match } = this.#output.push(token, facts.logprob)
+    const { chunk, text, match } = this.#output.push(token, facts.logprob)
     this.#send(chunk)
-    const constrain = this.#watch?.push(chunk.text)
+    const constrain = this.#watch?.push(text)
     if (match !== undefined) return { finish: { kind: "stop", match }, constrain: undefined }
     return { finish: this.#isFull() ? { kind: "length" } : undefined, constrain }
   }
