@@ -51,6 +51,15 @@ export interface BackendInfo {
   readonly cachedCellsMax: number
 }
 
+/**
+ * Whether a step of several sequences moves the states of all, those that are not in it too: llama.cpp puts the states
+ * of a step side by side (`llama_memory_recurrent::find_slot`), layer by layer while it computes. Such a step that is
+ * cut short leaves no state whole.
+ */
+export function movesStates({ memory }: BackendInfo): boolean {
+  return memory === "recurrent" || memory === "hybrid"
+}
+
 /** The arrays of a step. `batch` entries describe tokens, `row` entries which of them are sampled. */
 export interface StepArrays {
   readonly token: Int32Array

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test"
+import { rejects } from "node:assert/strict"
 
 import { Engine } from "./engine.ts"
 import { FakeBackend, fakeToken, fakeVocabulary } from "./fake-backend.ts"
@@ -232,6 +233,22 @@ describe("Engine, whole states", () => {
     for (const from of [2000, 3000, 2000])
       cached.push((await machine.ask(question(from))).usage.cachedTokens)
     expect(cached).toEqual([0, 101, 142])
+  })
+
+  test("several that leave in one step cost nobody a state", async () => {
+    await using machine = new Machine({ memory: "recurrent" })
+    await machine.ask(PREFIX)
+    const leaving = new AbortController()
+    const sampling = { ...SAMPLING_DEFAULTS, seed: SEED }
+    const streams = [1, 2].map((tail) =>
+      machine.engine.submit({ prompt: run(tail, 20), sampling, maxTokens: 50 }, leaving.signal),
+    )
+    await machine.begun(machine.steps.length + 3)
+    leaving.abort(new Error("gone"))
+    await Promise.all(streams.map((stream) => rejects(collect(stream), { message: "gone" })))
+    const { tokens, usage } = await machine.ask([...PREFIX, ...expected(PREFIX), 5])
+    expect(usage.cachedTokens).toBeGreaterThanOrEqual(PREFIX.length)
+    expect(tokens).toEqual(expected([...PREFIX, ...expected(PREFIX), 5]))
   })
 
   test("takes no snapshot where too little is in common", async () => {

@@ -9,7 +9,7 @@
  */
 
 import { assert, CriaError, toCriaError } from "../util/errors.ts"
-import { type Backend, ROW_STATUS, STEP_CODE, type StepOutcome } from "./backend.ts"
+import { type Backend, movesStates, ROW_STATUS, STEP_CODE, type StepOutcome } from "./backend.ts"
 import { type Batch, fillBatch } from "./batch.ts"
 import { checkRequest } from "./check-request.ts"
 import {
@@ -171,7 +171,7 @@ export class Engine implements AsyncDisposable {
   /** Fails all requests and frees the backend. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed ??= new CriaError("unavailable", "The model was unloaded")
-    if (this.#inFlight.length > 0) this.#backend.cancel()
+    this.#cutShort()
     this.#wake()
     await this.#loop
     if (!this.#isBroken) await this.#saveAll()
@@ -296,9 +296,14 @@ export class Engine implements AsyncDisposable {
     if (sequence.isAborted || sequence.sampler === undefined) return
     sequence.isAborted = true
     this.#aborted.add(sequence)
-    const isPointless = this.#inFlight.every((entry) => entry.sequence.isAborted)
-    if (this.#inFlight.length > 0 && isPointless) this.#backend.cancel()
+    if (this.#inFlight.every((entry) => entry.sequence.isAborted)) this.#cutShort()
     this.#wake()
+  }
+
+  /** Ends the step in flight early, unless that would cost states of others. */
+  #cutShort(): void {
+    const { length } = this.#inFlight
+    if (length === 1 || (length > 1 && !movesStates(this.#backend.info))) this.#backend.cancel()
   }
 
   #settle(plan: readonly PlanEntry<Sequence>[], batch: Batch, outcome: StepOutcome): void {

@@ -134,18 +134,15 @@ export class FakeBackend implements Backend {
     this.#steps++
     const forced = pending.isCancelled ? STEP_CODE.aborted : this.#options.codeOf?.(this.#steps)
     const decodeMicros = this.#options.decodeMicros?.(pending) ?? 0
-    if (forced !== undefined && forced !== STEP_CODE.ok)
-      return { code: forced, decodeMicros, sampleMicros: 0, reusedGraphs: 0, sampleThreads: 1 }
-    if (this.usedCells + pending.tokens > this.info.cells)
-      return {
-        code: STEP_CODE.noCells,
-        decodeMicros,
-        sampleMicros: 0,
-        reusedGraphs: 0,
-        sampleThreads: 1,
-      }
-    this.#compute(pending)
-    return { code: STEP_CODE.ok, decodeMicros, sampleMicros: 0, reusedGraphs: 1, sampleThreads: 1 }
+    const hasRoom = this.usedCells + pending.tokens <= this.info.cells
+    const code = forced ?? (hasRoom ? STEP_CODE.ok : STEP_CODE.noCells)
+    if (code === STEP_CODE.ok) this.#compute(pending)
+    else if (code !== STEP_CODE.noCells) {
+      const { sequence } = this.arrays
+      this.#memory.cutShort(new Set(sequence.subarray(0, pending.tokens)).size)
+    }
+    const reusedGraphs = code === STEP_CODE.ok ? 1 : 0
+    return { code, decodeMicros, sampleMicros: 0, reusedGraphs, sampleThreads: 1 }
   }
 
   cancel(): void {

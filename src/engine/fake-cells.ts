@@ -3,7 +3,8 @@
  *
  * Dense: a cell belongs to any number of sequences; any part can be shared or removed. Window: a cell that has left
  * the window is recycled unless several sequences hold it; what needs it then is broken. Recurrent: a sequence is one
- * state; there is no part of it. Whatever would give wrong answers in llama.cpp throws here.
+ * state; there is no part of it, and a step of several that is cut short leaves none whole. Whatever would give wrong
+ * answers in llama.cpp throws here.
  *
  * @module
  */
@@ -16,7 +17,7 @@ export type FakeMemory = "dense" | "window" | "recurrent"
 interface Cell {
   readonly token: number
   owners: number
-  /** A window cell whose content was overwritten. */
+  /** Its content was overwritten: in a window by a later one, among states by another state. */
   isLost: boolean
 }
 
@@ -48,8 +49,15 @@ export class FakeCells {
   visible(sequence: number): number[] {
     return this.#of(sequence).map((cell, position) => {
       assert(cell !== undefined, `sequence ${sequence} has a hole at ${position}`)
+      assert(this.#kind === "window" || !cell.isLost, `the state of sequence ${sequence} is lost`)
       return cell.token
     })
+  }
+
+  /** A step was cut short. llama.cpp moves states while it computes, those of sequences beside it too. */
+  cutShort(stepSequences: number): void {
+    if (this.#kind !== "recurrent" || stepSequences < 2) return
+    for (const held of this.#sequences) for (const cell of held) if (cell) cell.isLost = true
   }
 
   /** Computes a token. */

@@ -262,6 +262,11 @@ export class PrefixMemory {
     this.abandon(branch)
   }
 
+  /** Frees all that no running request holds: its states may be broken. */
+  forget(): void {
+    for (const branch of this.#cached) this.discard(branch)
+  }
+
   /** As {@link discard}, without touching a backend that is broken. */
   abandon(branch: Branch): void {
     this.#tree.remove(branch)

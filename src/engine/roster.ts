@@ -10,7 +10,7 @@
 
 import { assert } from "../util/errors.ts"
 import { FairShare, inOrder, nextOf, Pressure, victimOf } from "./admission.ts"
-import type { Backend } from "./backend.ts"
+import { type Backend, movesStates } from "./backend.ts"
 import { CommonLengths } from "./common-lengths.ts"
 import { PrefixMemory } from "./prefix-memory.ts"
 import type { PrefixTier, TierEntry, TierPart } from "./prefix-tier.ts"
@@ -163,7 +163,9 @@ export class Roster {
 
   /** A step was cut short. */
   repair(plan: readonly PlanEntry<Sequence>[]): void {
-    for (const { sequence } of plan) {
+    const isAnyLost = plan.length > 1 && movesStates(this.#backend.info)
+    if (isAnyLost) this.memory.forget()
+    for (const sequence of isAnyLost ? this.#running : plan.map((entry) => entry.sequence)) {
       if (sequence.branch === undefined) continue
       this.memory.repair(sequence.branch)
       if (sequence.computedTokens === 0) sequence.markLost()
