@@ -3,19 +3,9 @@ import { describe, expect, test } from "bun:test"
 import type { EngineStatus } from "./engine-status.ts"
 import { Engine } from "./engine.ts"
 import { FakeBackend, fakeVocabulary } from "./fake-backend.ts"
-import type { TierEntry } from "./prefix-tier.ts"
 import { SAMPLING_DEFAULTS } from "./sampling.ts"
 import type { GenerateRequest } from "./sequence.ts"
-import {
-  collect,
-  expected,
-  KeptTier,
-  Machine,
-  PREFIX,
-  run,
-  SEED,
-  VOCABULARY,
-} from "./test-machine.ts"
+import { collect, expected, Machine, PREFIX, run, SEED, VOCABULARY } from "./test-machine.ts"
 
 /** Names in the order in which they are done. */
 async function order(
@@ -223,81 +213,6 @@ describe("Engine, classes under load", () => {
     expect((await shifting).usage.shiftedTokens).toBeGreaterThan(0)
     await other
     expect(done).toEqual(["shifting", "other"])
-  })
-})
-
-describe("Engine, a tier that has to be read first", () => {
-  /** States come when the test says so. */
-  class Disk extends KeptTier {
-    readonly reading = Promise.withResolvers<void>();
-
-    override *entries(scope: string): Iterable<TierEntry> {
-      for (const entry of super.entries(scope)) {
-        const read = () => this.reading.promise.then(() => entry.read())
-        yield { tokens: entry.tokens, from: entry.from, read, forget: () => entry.forget() }
-      }
-    }
-  }
-
-  async function filled(): Promise<Disk> {
-    const tier = new Disk(1e6)
-    await using machine = new Machine({ tier })
-    await machine.ask(PREFIX)
-    return tier
-  }
-
-  test("keeps only those waiting that it is read for", async () => {
-    const tier = await filled()
-    await using machine = new Machine({ tier })
-    const prompt = [...PREFIX, 1, 2, 3]
-    const late = machine.ask(prompt)
-    const other = await machine.ask(run(500, 20))
-    expect(other.tokens).toEqual(expected(run(500, 20)))
-    expect(machine.engine.status).toMatchObject({ running: 0, waiting: 1 })
-    tier.reading.resolve()
-    const { tokens, usage } = await late
-    expect(tokens).toEqual(expected(prompt))
-    expect(usage.cachedTokens).toBe(100)
-  })
-
-  test("computes what cannot be read", async () => {
-    const tier = await filled()
-    await using machine = new Machine({ tier })
-    const late = machine.ask([...PREFIX, 1])
-    tier.reading.reject(new Error("the disk is gone"))
-    const { tokens, usage } = await late
-    expect(tokens).toEqual(expected([...PREFIX, 1]))
-    expect(usage.cachedTokens).toBe(0)
-  })
-
-  test("lets a request go that leaves meanwhile", async () => {
-    const tier = await filled()
-    await using machine = new Machine({ tier })
-    const controller = new AbortController()
-    const sampling = { ...SAMPLING_DEFAULTS, seed: SEED }
-    const events = machine.engine.submit(
-      { prompt: [...PREFIX, 1], sampling, maxTokens: 4 },
-      controller.signal,
-    )
-    const left = collect(events).catch((error: unknown) => error)
-    controller.abort(new Error("gone"))
-    expect(await left).toEqual(new Error("gone"))
-    await machine.ask(run(0, 5))
-    expect(machine.engine.status).toMatchObject({ running: 0, waiting: 0 })
-    expect(machine.backend.liveSamplers).toBe(0)
-    tier.reading.resolve()
-  })
-
-  test("copies what is cached as soon as there is nothing else to do", async () => {
-    const tier = new KeptTier(1e6)
-    await using machine = new Machine({ tier, cells: 4096, contextTokens: 4096 })
-    await machine.ask(run(0, 3000))
-    while (machine.engine.status.counters.savedTokens < 3003) await Bun.sleep(0)
-    expect([...tier.entries("")].map(({ from, tokens }) => [from, tokens.length])).toEqual([
-      [0, 1024],
-      [1024, 2048],
-      [2048, 3003],
-    ])
   })
 })
 

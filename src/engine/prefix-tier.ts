@@ -18,6 +18,8 @@ export interface TierEntry {
   readonly tokens: Int32Array
   /** Where the stretch begins. */
   readonly from: number
+  /** Reading takes a while. */
+  readonly isSlow?: boolean
   /** The state; undefined when it cannot be read any more, or is damaged. A promise where it takes a while. */
   read(): Uint8Array | undefined | Promise<Uint8Array | undefined>
   /** The state is of no use: it does not fit the context that it was made for. */

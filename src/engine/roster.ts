@@ -13,9 +13,10 @@ import { FairShare, inOrder, nextOf, Pressure, victimOf } from "./admission.ts"
 import { type Backend, movesStates } from "./backend.ts"
 import { CommonLengths } from "./common-lengths.ts"
 import { PrefixMemory } from "./prefix-memory.ts"
-import type { PrefixTier, TierEntry, TierPart } from "./prefix-tier.ts"
+import type { PrefixTier, TierPart } from "./prefix-tier.ts"
 import { type PlanEntry, schedule, SHARED_TOKENS_MIN, type StepLimits } from "./scheduler.ts"
 import type { Sequence } from "./sequence.ts"
+import { TierReads } from "./tier-reads.ts"
 
 /** Cells per request that stay free at admission, so that it is not pushed out at once. */
 const HEADROOM_CELLS = 32
@@ -45,22 +46,14 @@ export interface PlanOptions {
   readonly only: Sequence | undefined
 }
 
-/** Parts of a prefix that a tier has, with their states. */
-interface Fetched {
-  readonly parts: readonly TierPart[]
-  readonly states: readonly (Uint8Array | undefined)[]
-}
-
 /** See the module. */
 export class Roster {
   readonly memory: PrefixMemory
   readonly #backend: Backend
   readonly #parallelMax: number
-  readonly #onReady: () => void
   readonly #fairShare = new FairShare()
   readonly #commons = new CommonLengths<Sequence>()
-  /** What requests wait for that a tier has to read first; then what it read. */
-  readonly #fetched = new Map<Sequence, Fetched | "pending">()
+  readonly #reads: TierReads<Sequence>
   #waiting: Sequence[] = []
   #running: Sequence[] = []
   /** The backend has less room than its cells say: nobody is admitted until somebody is done. */
@@ -75,7 +68,10 @@ export class Roster {
     const { rows, sequences } = backend.info
     this.#parallelMax = Math.min(options.parallelMax ?? Infinity, rows, sequences)
     assert(this.#parallelMax >= 1, "at least one request can run")
-    this.#onReady = options.onReady
+    this.#reads = new TierReads({
+      lookUp: (sequence) => this.#inTier(sequence),
+      onReady: options.onReady,
+    })
     this.memory = new PrefixMemory(backend, options.tier)
   }
 
@@ -112,7 +108,7 @@ export class Roster {
   remove(sequence: Sequence, cells: "keep" | "discard" | "abandon"): void {
     this.#waiting = this.#waiting.filter((other) => other !== sequence)
     this.#fairShare.leave(sequence.client)
-    this.#fetched.delete(sequence)
+    this.#reads.drop(sequence)
     this.#unwant(sequence)
     const { branch } = sequence
     if (branch === undefined) return
@@ -206,9 +202,7 @@ export class Roster {
       const isFull = barred.size > 0 || this.freePlaces === 0
       const candidates = this.#waiting.filter(
         (one) =>
-          (!isFull || pressure.canPush(one)) &&
-          !barred.has(one) &&
-          this.#fetched.get(one) !== "pending",
+          (!isFull || pressure.canPush(one)) && !barred.has(one) && !this.#reads.isWaiting(one),
       )
       const next = nextOf(candidates, {
         fairShare: this.#fairShare,
@@ -219,7 +213,7 @@ export class Roster {
       const victims = this.#victimsFor(next.applicant, pressure)
       if (victims === undefined || (barred.size > 0 && victims.length === 0)) {
         barred.add(next.applicant)
-      } else if (!this.#isFetching(next.applicant)) {
+      } else if (this.#reads.prepare(next.applicant)) {
         for (const victim of victims) this.#giveWay(victim)
         this.#start(next.applicant, next.isElder)
       }
@@ -302,48 +296,18 @@ export class Roster {
   /** Takes over what a tier has. */
   #restore(sequence: Sequence): void {
     const { branch } = sequence
-    const fetched = this.#fetched.get(sequence) ?? this.#lookUp(sequence)
-    this.#fetched.delete(sequence)
-    assert(branch !== undefined && fetched !== "pending", "it starts when all is there")
+    assert(branch !== undefined, "only what runs takes over")
     const before = branch.end
-    const states = fetched.states.map((state) => (isAtHand(state) ? state : undefined))
-    this.memory.restore(branch, fetched.parts, states)
+    const { parts, states } = this.#reads.take(sequence)
+    this.memory.restore(branch, parts, states)
     // Less than before when the tier's state could not be used: what it shared is taken over again at the next step.
     sequence.markCached(branch.end - before)
   }
 
-  /** Whether a request has to wait for what a tier reads for it; begins that. */
-  #isFetching(sequence: Sequence): boolean {
-    if (this.#fetched.has(sequence)) return false
-    const { parts, states } = this.#lookUp(sequence)
-    if (states.every(isAtHand)) return false
-    this.#fetched.set(sequence, "pending")
-    void this.#fetch(sequence, parts, states)
-    return true
-  }
-
-  async #fetch(
-    sequence: Sequence,
-    parts: readonly TierPart[],
-    states: ReturnType<TierEntry["read"]>[],
-  ): Promise<void> {
-    const results = await Promise.allSettled(states.map((state) => Promise.resolve(state)))
-    // It may have gone away meanwhile.
-    if (!this.#fetched.has(sequence)) return
-    const read = results.map((result) => (result.status === "fulfilled" ? result.value : undefined))
-    this.#fetched.set(sequence, { parts, states: read })
-    this.#onReady()
-  }
-
-  /** What a tier has beyond the cells. The first part is read last: it is the one to keep longest. */
-  #lookUp({ scope, known, branch }: Sequence) {
+  /** What a tier has beyond the cells. */
+  #inTier({ scope, known, branch }: Sequence): readonly TierPart[] {
     const from = branch?.end ?? this.memory.reusable(scope, known)
-    const parts = this.memory.inTier(scope, { tokens: known, limit: known.length - 1 }, from)
-    const states = parts
-      .toReversed()
-      .map(({ entry }) => entry.read())
-      .toReversed()
-    return { parts, states }
+    return this.memory.inTier(scope, { tokens: known, limit: known.length - 1 }, from)
   }
 
   /** Cells that running requests will take for what they know already. */
@@ -393,8 +357,4 @@ export class Roster {
 /** Cells that a running request will take for what it knows already. */
 function expectedCells({ knownTokens, computedTokens, sharedTokens }: Sequence): number {
   return Math.max(0, knownTokens - Math.max(computedTokens, sharedTokens))
-}
-
-function isAtHand<T>(state: T | Promise<T>): state is T {
-  return !(state instanceof Promise)
 }

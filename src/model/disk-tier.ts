@@ -97,11 +97,16 @@ export class DiskTier implements PrefixTier {
   }
 
   #add(
-    parts: Omit<DiskEntry, "read" | "forget" | "usedAtMs"> & { readonly usedAtMs?: number },
+    parts: Omit<DiskEntry, "isSlow" | "read" | "forget" | "usedAtMs"> & {
+      readonly usedAtMs?: number
+    },
   ): DiskEntry {
     const entry: DiskEntry = {
       usedAtMs: Date.now(),
       ...parts,
+      get isSlow() {
+        return entry.state === undefined
+      },
       read: () => entry.state ?? this.#read(entry),
       forget: () => this.#remove(entry),
     }

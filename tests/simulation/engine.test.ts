@@ -52,7 +52,8 @@ class SlowTier implements PrefixTier {
   *entries(scope: string): Iterable<TierEntry> {
     for (const entry of this.#memory.entries(scope)) {
       const { tokens, from } = entry
-      yield { tokens, from, read: () => this.#read(entry), forget: () => entry.forget() }
+      const forget = () => entry.forget()
+      yield { tokens, from, isSlow: true, read: () => this.#read(entry), forget }
     }
   }
 
