@@ -40,6 +40,19 @@ describe("Engine, with a tier that outlives it and is slow", () => {
     expect(answers.map(({ usage }) => usage.cachedTokens)).toEqual([149, 149, 149, 149])
   })
 
+  test("saves all that is cached though it is still writing what had to leave when it comes to rest", async () => {
+    const tier = new BusyTier(1e6)
+    const prompts = [0, 1, 2].map((i) => run(i * 200, 150))
+    {
+      await using machine = new Machine({ tier, cells: 400 })
+      for (const prompt of prompts) await machine.ask(prompt)
+      await nextTurn()
+    }
+    await using again = new Machine({ tier })
+    const answers = await Promise.all(prompts.map((prompt) => again.ask(prompt)))
+    expect(answers.map(({ usage }) => usage.cachedTokens)).toEqual([149, 149, 149])
+  })
+
   test("saves while it rests, as fast as the tier writes", async () => {
     const tier = new BusyTier(1e6)
     await using machine = new Machine({ tier })

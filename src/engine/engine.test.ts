@@ -269,11 +269,15 @@ describe("Engine", () => {
       }
     }
     const step = Promise.withResolvers<void>()
-    const backend = new CountingBackend({ delay: () => step.promise })
+    const begun = Promise.withResolvers<void>()
+    const backend = new CountingBackend({
+      delay: () => step.promise,
+      onStep: () => begun.resolve(),
+    })
     await using engine = engineOf(backend)
     const controllers = [new AbortController(), new AbortController()]
     const answers = controllers.map(({ signal }) => collect(engine.submit(request(), signal)))
-    await Promise.resolve()
+    await begun.promise
     controllers[0]?.abort(new Error("gone"))
     expect(backend.cancels).toBe(0)
     controllers[1]?.abort(new Error("gone"))

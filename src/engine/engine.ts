@@ -272,13 +272,15 @@ export class Engine implements AsyncDisposable {
   }
 
   /** There is nothing to compute: time to copy what is cached to where it outlives us, until somebody comes. */
-  #rest(): Promise<void> {
+  async #rest(): Promise<void> {
     this.#stepEndedAt = undefined
-    const woken = Promise.withResolvers<void>()
-    this.#wake = woken.resolve
-    if (this.#roster.memory.saveNext())
-      void this.#written().then(() => setTimeout(woken.resolve, 0))
-    return woken.promise
+    const woken = Promise.withResolvers<"woken">()
+    this.#wake = () => woken.resolve("woken")
+    // What waits to be written is in memory: one stretch at a time.
+    const isWritten = this.#written().then(() => "written" as const)
+    if ((await Promise.race([woken.promise, isWritten])) === "woken") return
+    if (this.#roster.memory.saveNext()) setTimeout(this.#wake, 0)
+    await woken.promise
   }
 
   /** What is cached goes to where it outlives us, stretch by stretch, as fast as it is written there. */

@@ -485,6 +485,25 @@ describe("PrefixMemory with a slower tier", () => {
     bench.check(running.branch, run(120, 100))
   })
 
+  test("saves in pieces that the tier has room for", async () => {
+    class Narrow extends MemoryTier {
+      override readonly persists = true
+      override accepts(bytes: number): boolean {
+        return bytes <= 1200
+      }
+    }
+    const tier = new Narrow(1e6)
+    const bench = new Bench({ cells: 1024, batchTokens: 1024, tier })
+    await bench.answer(run(0, 1000))
+    while (bench.memory.saveNext());
+    expect([...tier.entries(SCOPE)].map(({ from, tokens }) => [from, tokens.length])).toEqual([
+      [0, 250],
+      [250, 437],
+      [437, 718],
+      [718, 1000],
+    ])
+  })
+
   test("keeps what a branch shares when the tier's state cannot be read or does not fit", async () => {
     class Full extends FakeBackend {
       override restoreSequence(): boolean {

@@ -360,14 +360,25 @@ export class PrefixMemory {
     const tokens = this.#tree.tokensOf(branch)
     const begin = this.#unsavedFrom(scope, tokens, from)
     if (begin >= branch.end) return false
-    const isWhole = this.#backend.info.sharing !== "prefix"
-    const end = isWhole ? branch.end : Math.min(branch.end, begin + SAVED_CELLS_MAX)
-    if (!this.#tier.accepts(this.#backend.stateBytes(id, begin, end))) return false
+    const end = this.#acceptedEnd(branch, begin)
+    if (end === undefined) return false
     const state = this.#backend.saveSequence(id, begin, end)
     if (state === undefined) return false
     this.#tier.put(scope, { tokens: tokens.slice(0, end), from: begin }, state)
-    this.counters.savedTokens += end - begin
-    return this.#unsavedFrom(scope, tokens, begin) >= end
+    const isKept = this.#unsavedFrom(scope, tokens, begin) >= end
+    if (isKept) this.counters.savedTokens += end - begin
+    return isKept
+  }
+
+  /** Where a stretch ends that the tier has room for; undefined when it has none. */
+  #acceptedEnd({ id, end }: Branch, begin: number): number | undefined {
+    const hasParts = this.#backend.info.sharing === "prefix"
+    let count = hasParts ? Math.min(end - begin, SAVED_CELLS_MAX) : end - begin
+    while (this.#tier?.accepts(this.#backend.stateBytes(id, begin, begin + count)) !== true) {
+      if (!hasParts || count <= TIER_TOKENS_MIN) return undefined
+      count = Math.floor(count / 2)
+    }
+    return begin + count
   }
 
   /** Where the part of a branch begins that the tier does not have. */

@@ -1,8 +1,11 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test"
 import {
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
+  rmdirSync,
   rmSync,
   truncateSync,
   utimesSync,
@@ -110,6 +113,8 @@ describe("DiskTier", () => {
   test("takes no more than it can write when the disk does not keep up", async () => {
     const slow = tier(2 ** 40)
     expect(slow.accepts(512 * 2 ** 20)).toBe(true)
+    // However large: there is nothing beside it.
+    expect(slow.accepts(2 ** 32)).toBe(true)
     put(slow, "a", tokens(1), state(1000))
     expect(slow.accepts(512 * 2 ** 20)).toBe(false)
     await slow.flush()
@@ -167,6 +172,20 @@ describe("DiskTier", () => {
     rmSync(join(folder, readdirSync(folder)[0] ?? ""))
     expect(await find(first, "a", 1)?.read()).toBeUndefined()
     expect(find(first, "a", 1)).toBeUndefined()
+  })
+
+  test("a file that cannot be read now is not used, and stays", async () => {
+    const first = tier()
+    put(first, "a", tokens(1), state(10))
+    await first.flush()
+    const path = join(folder, readdirSync(folder)[0] ?? "")
+    renameSync(path, `${path}.kept`)
+    mkdirSync(path)
+    expect(await find(first, "a", 1)?.read()).toBeUndefined()
+    expect(find(first, "a", 1)).toBeUndefined()
+    rmdirSync(path)
+    renameSync(`${path}.kept`, path)
+    expect(await find(tier(), "a", 1)?.read()).toEqual(state(10))
   })
 
   test("what was half written when a process died is removed", () => {

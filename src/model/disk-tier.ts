@@ -74,7 +74,9 @@ export class DiskTier implements PrefixTier {
   }
 
   accepts(bytes: number): boolean {
-    return bytes <= this.#options.bytesMax && this.#pendingBytes + bytes <= PENDING_BYTES_MAX
+    const isAlone = this.#pendingBytes === 0
+    const isInTime = isAlone || this.#pendingBytes + bytes <= PENDING_BYTES_MAX
+    return bytes <= this.#options.bytesMax && isInTime
   }
 
   put(
@@ -149,16 +151,16 @@ export class DiskTier implements PrefixTier {
     entry.usedAtMs = Date.now()
     try {
       const state = await readState(entry.path)
-      if (state !== undefined) {
+      if (state === undefined) this.#remove(entry)
+      else
         for (const path of [entry.path, this.#options.folder])
           utimesSync(path, new Date(), new Date())
-        return state
-      }
+      return state
     } catch {
-      // Another process may have made room, or the disk fails.
+      // Another process may have made room; or the file cannot be read now, and may be after a restart.
+      this.#entries.delete(entry.path)
+      return undefined
     }
-    this.#remove(entry)
-    return undefined
   }
 
   /** Of what was used at the same time, ends go before beginnings: these are of use without them. */

@@ -14,6 +14,9 @@ import { join } from "node:path"
 
 import { createTiers, type StateIdentity, stateKey } from "./tiers.ts"
 
+/** How blobs are called. */
+const BLOB = `sha256-${"ab".repeat(32)}`
+
 const DAY_SECONDS = 24 * 3600
 
 let folder = ""
@@ -68,10 +71,20 @@ describe("stateKey()", () => {
     expect(new Set(keys).size).toBe(4)
   })
 
+  test("differs with the weights, though sizes and times are the same", () => {
+    const path = join(folder, "model.gguf")
+    const keys = [0, 5_000_000, 19_000_000].map((from) => {
+      writeFileSync(path, new Uint8Array(20_000_000).fill(1, from))
+      utimesSync(path, 1000, 1000)
+      return stateKey(identity())
+    })
+    expect(new Set(keys).size).toBe(3)
+  })
+
   test("of a blob is that of its content, wherever and since whenever it lies", () => {
-    const blob = file("sha256-abc")
+    const blob = file(BLOB)
     mkdirSync(join(folder, "other"))
-    const copy = file("other/sha256-abc")
+    const copy = file(`other/${BLOB}`)
     utimesSync(copy, 1000, 1000)
     expect(stateKey(identity({ files: [copy] }))).toBe(stateKey(identity({ files: [blob] })))
   })

@@ -5,7 +5,17 @@
  */
 
 import { createHash } from "node:crypto"
-import { existsSync, mkdirSync, readdirSync, rmSync, statSync, utimesSync } from "node:fs"
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readSync,
+  rmSync,
+  statSync,
+  utimesSync,
+} from "node:fs"
 import { basename, join } from "node:path"
 
 import { joinTiers, MemoryTier, type PrefixTier } from "../engine/prefix-tier.ts"
@@ -14,6 +24,12 @@ import type { LoadOptions } from "./request.ts"
 
 /** Folders of models that were not loaded for so long are removed: of old versions, of models that are gone. */
 const UNUSED_MS = 30 * 24 * 3600 * 1000
+
+const BLOB_NAME = /^sha256-[0-9a-f]{64}$/
+
+/** Blocks of a file that are looked at, and bytes of each. */
+const SAMPLES = 64
+const SAMPLE_BYTES = 16_384
 
 /** Everything that a saved state depends on, beside what it says itself. */
 export interface StateIdentity {
@@ -80,12 +96,30 @@ function removeUnused(parent: string, warn: (message: string) => void): void {
   }
 }
 
+/** What tells a model from another one of the same shape, without reading all of it: samples from everywhere. */
+function sampleDigest(path: string, size: number): string {
+  const hash = createHash("sha256")
+  const block = Buffer.alloc(Math.min(size, SAMPLE_BYTES))
+  const file = openSync(path, "r")
+  try {
+    for (let i = 0; i < SAMPLES; i++) {
+      const position = Math.floor(((size - block.length) * i) / (SAMPLES - 1))
+      hash.update(block.subarray(0, readSync(file, block, 0, block.length, position)))
+    }
+  } finally {
+    closeSync(file)
+  }
+  return hash.digest("hex")
+}
+
 /** Names a folder: states of another identity are in another one. */
 export function stateKey({ files, settings }: StateIdentity): string {
   const described = files.map((path) => {
     const { size, mtimeMs } = statSync(path)
     // Blobs are named for their content.
-    return basename(path).startsWith("sha256-") ? [basename(path), size] : [path, size, mtimeMs]
+    return BLOB_NAME.test(basename(path))
+      ? [basename(path), size]
+      : [path, size, mtimeMs, sampleDigest(path, size)]
   })
   const sorted = Object.entries(settings).toSorted(([a], [b]) => (a < b ? -1 : 1))
   return createHash("sha256")
