@@ -23,7 +23,8 @@ export interface Applicant {
   readonly isElder: boolean
 }
 
-const RANK: Readonly<Record<Priority, number>> = { interactive: 0, normal: 1, batch: 2 }
+/** Classes, the most urgent first. */
+export const RANK: Readonly<Record<Priority, number>> = { interactive: 0, normal: 1, batch: 2 }
 
 /** So long a request waits until it may get a place out of its turn. */
 const ELDER_MS = 30_000

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test"
 
-import { CPU_CHUNKS, GPU_CHUNKS, isBurst, Pace } from "./pace.ts"
+import { type Arrival, CPU_CHUNKS, GPU_CHUNKS, isBurst, Pace } from "./pace.ts"
 
 /** A step at the beginning of a prompt. */
 const step = (rows: number, promptTokens: number, ms: number, depth = 0) => ({
@@ -140,12 +140,32 @@ describe("Pace", () => {
   })
 })
 
-const at = (submittedAt: number, remainingTokens = 100) => ({ submittedAt, remainingTokens })
+const at = (submittedAt: number, remainingTokens = 100, more: Partial<Arrival> = {}): Arrival => ({
+  submittedAt,
+  remainingTokens,
+  completionTokens: 0,
+  priority: "normal",
+  ...more,
+})
 
 describe("isBurst()", () => {
   test("is when short prompts came together with those that answer", () => {
     expect(isBurst([at(0), at(900)], [at(1000), at(1000)], 512)).toBe(true)
-    expect(isBurst([at(5000)], [at(1000), at(1000)], 512)).toBe(true)
+    expect(isBurst([at(1500)], [at(1000), at(1000)], 512)).toBe(true)
+  })
+
+  test("is none of prompts that waited longer than those that answer, or go on after they gave way", () => {
+    expect(isBurst([at(5000)], [at(1000), at(1000)], 512)).toBe(false)
+    const resumed = { completionTokens: 5 }
+    expect(isBurst([at(0)], [at(0, 100, resumed), at(0, 100, resumed)], 512)).toBe(false)
+  })
+
+  test("is none of prompts that are less urgent than who answers", () => {
+    const [urgent, batch] = [{ priority: "interactive" }, { priority: "batch" }] as const
+    const prompts = [at(0, 100, batch), at(0, 100, batch)]
+    expect(isBurst([at(0, 1, urgent)], prompts, 512)).toBe(false)
+    expect(isBurst([at(0, 1, batch)], prompts, 512)).toBe(true)
+    expect(isBurst([at(0, 1, batch)], [at(0), at(0)], 512)).toBe(true)
   })
 
   test("is none when somebody answers who was there before", () => {

@@ -8,6 +8,9 @@
  * @module
  */
 
+import { RANK } from "./admission.ts"
+import type { Priority } from "./scheduler.ts"
+
 /** Answers come so many times as late beside prompts. Goal of the design is 4: what is between is for other noise. */
 const STRETCH = 3.5
 
@@ -170,6 +173,8 @@ function blend(old: number | undefined, value: number): number {
 export interface Arrival {
   readonly submittedAt: number
   readonly remainingTokens: number
+  readonly completionTokens: number
+  readonly priority: Priority
 }
 
 /** Requests that came within so much of each other came together. */
@@ -180,8 +185,8 @@ const BURST_STEPS = 16
 
 /**
  * Whether prompts are part of a burst in which answers have begun already: short, and come together with those that
- * answer. Then all of them are read first. Steps with few answers cost more for each, and nobody waits who was there
- * before.
+ * answer, which are no more urgent. Then all of them are read first. Steps with few answers cost more for each, and
+ * nobody waits who was there before or came since.
  *
  * @param stepTokens Most tokens of a step.
  */
@@ -192,11 +197,19 @@ export function isBurst(
 ): boolean {
   if (prompts.length < 2) return false
   const tokens = prompts.reduce((sum, { remainingTokens }) => sum + remainingTokens, 0)
-  const isShort = prompts.every(({ remainingTokens }) => remainingTokens <= stepTokens)
-  const first = Math.min(...prompts.map(({ submittedAt }) => submittedAt))
+  const isShort = prompts.every(
+    ({ remainingTokens, completionTokens }) =>
+      remainingTokens <= stepTokens && completionTokens === 0,
+  )
   return (
     isShort &&
     tokens <= BURST_STEPS * stepTokens &&
-    answers.every(({ submittedAt }) => submittedAt >= first - TOGETHER_MS)
+    answers.every((answer) =>
+      prompts.every(
+        (prompt) =>
+          Math.abs(answer.submittedAt - prompt.submittedAt) <= TOGETHER_MS &&
+          RANK[prompt.priority] <= RANK[answer.priority],
+      ),
+    )
   )
 }
