@@ -129,6 +129,15 @@ describe.each([["dense"], ["window"], ["recurrent"]] satisfies [FakeMemory][])(
       expect(machine.engine.status).toMatchObject({ running: 0, waiting: 0, activeCells: 0 })
     })
 
+    test("ends after ten contexts when it may shift for ever", async () => {
+      await using machine = new Machine({ memory, contextTokens: 32 })
+      const { usage } = await machine.ask(run(0, 20), {
+        maxTokens: Infinity,
+        shift: { keepTokens: 4 },
+      })
+      expect(usage.completionTokens).toBe(320)
+    })
+
     test("goes on after the context shifted, and says by how much", async () => {
       await using machine = new Machine({ memory, contextTokens: 32 })
       const prompt = run(0, 20)

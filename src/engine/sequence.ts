@@ -20,7 +20,7 @@ export interface GenerateRequest {
   /** At least one token. */
   readonly prompt: ArrayLike<number>
   readonly sampling: SamplingOptions
-  /** Most tokens to generate; `Infinity` for as many as the context holds. */
+  /** Most tokens to generate; `Infinity` for as many as the context holds, or ten times so many where it shifts. */
   readonly maxTokens: number
   /** Most tokens of prompt and answer together; at most the engine's own limit. */
   readonly contextTokens?: number
@@ -76,6 +76,9 @@ export type EngineEvent =
       /** Tokens of the answer, without one that ends generation. */
       readonly completion: Int32Array
     }
+
+/** Ollama's: a model that repeats itself would hold its place for ever. */
+const SHIFTED_CONTEXTS_MAX = 10
 
 /** Moments in the life of a request, milliseconds on the engine's clock. */
 interface Times {
@@ -304,7 +307,10 @@ export class Sequence {
   }
 
   #isFull(): boolean {
-    if (this.completionTokens >= this.request.maxTokens) return true
+    const { maxTokens, shift } = this.request
+    const isEndless = maxTokens === Infinity && shift !== undefined
+    const most = isEndless ? SHIFTED_CONTEXTS_MAX * this.contextTokens : maxTokens
+    if (this.completionTokens >= most) return true
     return this.#knownTokens >= this.contextTokens && this.#discardable() <= 0
   }
 

@@ -29,7 +29,7 @@ const check = (change: Partial<LoadOptions>, headLength = 128) =>
 
 describe("checkLoad()", () => {
   test("takes numbers that make sense", () => {
-    check({ contextTokens: 1, parallel: 1, batchTokens: 1, threads: 512, gpuLayers: -1 })
+    check({ contextTokens: 1, parallel: 1, batchTokens: 2, threads: 512, gpuLayers: -1 })
   })
 
   test.each<[Partial<LoadOptions>, string]>([
@@ -37,7 +37,7 @@ describe("checkLoad()", () => {
     [{ parallel: 1.5 }, "parallel 1.5"],
     [{ contextTokens: 0 }, "contextTokens 0"],
     [{ contextTokens: Number.NaN }, "contextTokens NaN"],
-    [{ batchTokens: -512 }, "batchTokens -512: expected a whole number from 1 to 65536"],
+    [{ batchTokens: -512 }, "batchTokens -512: expected a whole number from 2 to 65536"],
     [{ threads: 1000 }, "threads 1000: expected a whole number from 1 to 512"],
     [{ gpuLayers: -2 }, "gpuLayers -2"],
     [{ mainGpu: -1 }, "mainGpu -1"],

@@ -17,7 +17,8 @@ import type { LoadOptions } from "./request.ts"
 const RANGES = {
   contextTokens: [1, 2 ** 30],
   parallel: [1, 2 ** 30],
-  batchTokens: [1, 65_536],
+  // llama.cpp tries out with two tokens what a memory can do.
+  batchTokens: [2, 65_536],
   threads: [1, 512],
   gpuLayers: [-1, 2 ** 30],
   mainGpu: [0, 255],

@@ -210,8 +210,8 @@ describe("loadOptionsOf()", () => {
     [{ num_ctx: 0 }, "Cannot use num_ctx 0: expected 1 to 134217728"],
     [{ num_ctx: -5 }, "Cannot use num_ctx -5: expected 1 to 134217728"],
     [{ num_ctx: 2 ** 27 + 1 }, "Cannot use num_ctx 134217729: expected 1 to 134217728"],
-    [{ num_batch: 0 }, "Cannot use num_batch 0: expected 1 to 65536"],
-    [{ num_batch: 65_537 }, "Cannot use num_batch 65537: expected 1 to 65536"],
+    [{ num_batch: 1 }, "Cannot use num_batch 1: expected 2 to 65536"],
+    [{ num_batch: 65_537 }, "Cannot use num_batch 65537: expected 2 to 65536"],
     [{ num_thread: 513 }, "Cannot use num_thread 513: expected 1 to 512"],
   ])("%j is refused", (options, message) => {
     expect(() => load(options)).toThrow(expect.objectContaining({ code: "invalid-input", message }))

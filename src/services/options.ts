@@ -69,7 +69,7 @@ export function loadOptionsOf(model: RunnableModel, options: Options, config: Co
     ...(threads === undefined ? {} : { threads: positive("num_thread", threads, 512) }),
     ...(options.num_batch === undefined
       ? {}
-      : { batchTokens: positive("num_batch", options.num_batch, 65_536) }),
+      : { batchTokens: within("num_batch", options.num_batch, [2, 65_536]) }),
     ...placementOf(options.num_gpu, model.facts.blockCount ?? 0),
     ...(options.main_gpu === undefined ? {} : { mainGpu: options.main_gpu }),
     ...(options.use_mmap === undefined ? {} : { useMmap: options.use_mmap }),
@@ -109,6 +109,10 @@ function contextOf(tokens: number): number {
 }
 
 function positive(name: string, value: number, max: number): number {
-  if (value >= 1 && value <= max) return value
-  throw new CriaError("invalid-input", `Cannot use ${name} ${value}: expected 1 to ${max}`)
+  return within(name, value, [1, max])
+}
+
+function within(name: string, value: number, [min, max]: readonly [number, number]): number {
+  if (value >= min && value <= max) return value
+  throw new CriaError("invalid-input", `Cannot use ${name} ${value}: expected ${min} to ${max}`)
 }
