@@ -219,7 +219,6 @@ export async function createContext(
     JSON.stringify({
       cells: options.cells,
       batch: options.batchTokens,
-      rows: Math.min(options.sequences, options.batchTokens),
       sequences: options.sequences,
       pins: options.pins ?? 0,
       swa_full: options.isWindowFull ?? true,

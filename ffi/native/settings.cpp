@@ -48,8 +48,15 @@ llama_context_params context_params(const common_json & config) {
     p.n_batch = positive(config, "batch", 1 << 16);
     p.n_ubatch = p.n_batch;
     p.embeddings = config.value<bool>("embeddings", false);
-    p.n_outputs_max = p.embeddings ? p.n_batch : positive(config, "rows", p.n_batch);
     p.n_seq_max = positive(config, "sequences", static_cast<int64_t>(llama_max_parallel_sequences()));
+    // llama.cpp asserts both while it makes a context: it reserves a row for each sequence, and common tries out with
+    // two tokens what a memory can do.
+    if (p.n_batch < p.n_seq_max) {
+        fail_argument("batch is " + std::to_string(p.n_batch) + ", expected at least one token a sequence, " +
+                      std::to_string(p.n_seq_max));
+    }
+    if (p.n_batch < 2) fail_argument("batch is " + std::to_string(p.n_batch) + ", expected at least 2");
+    p.n_outputs_max = p.embeddings ? p.n_batch : p.n_seq_max;
     p.n_threads = static_cast<int32_t>(positive(config, "threads", 512));
     p.n_threads_batch = static_cast<int32_t>(positive(config, "threads_batch", 512));
     p.flash_attn_type = flash_attention(config.value("flash_attention", "auto"));

@@ -29,7 +29,7 @@ const check = (change: Partial<LoadOptions>, headLength = 128) =>
 
 describe("checkLoad()", () => {
   test("takes numbers that make sense", () => {
-    check({ contextTokens: 1, parallel: 1, batchTokens: 2, threads: 512, gpuLayers: -1 })
+    check({ contextTokens: 4, parallel: 1, batchTokens: 2, threads: 512, gpuLayers: -1 })
   })
 
   test.each<[Partial<LoadOptions>, string]>([

@@ -15,9 +15,9 @@ import type { LoadOptions } from "./request.ts"
 
 /** Whole numbers among the options, and the least and the most that they can be. */
 const RANGES = {
-  contextTokens: [1, 2 ** 30],
+  // llama.cpp tries out with two tokens what a memory can do; 4 is the smallest context of Ollama.
+  contextTokens: [4, 2 ** 30],
   parallel: [1, 2 ** 30],
-  // llama.cpp tries out with two tokens what a memory can do.
   batchTokens: [2, 65_536],
   threads: [1, 512],
   gpuLayers: [-1, 2 ** 30],

@@ -38,6 +38,9 @@ import { createTiers, type StateIdentity, type TierHooks, type Tiers } from "./t
 /** Tokens in a step: llama.cpp's own default, beyond which prefill gets no faster on CPUs. */
 const BATCH_TOKENS = 512
 
+/** Texts in a step. */
+const EMBEDDING_SEQUENCES = 32
+
 /** An embedding context keeps a row of logits per token of a step: this bounds that buffer. */
 const EMBEDDING_LOGITS_BYTES = 512 * 2 ** 20
 
@@ -114,7 +117,11 @@ export class LocalModel implements AsyncDisposable {
       const { runningMax, ...ids } = planSequences(model.info, fit, options.parallel)
       const backend = await createBackend(model, {
         cells: fit.cells,
-        batchTokens: Math.min(options.batchTokens ?? BATCH_TOKENS, fit.cells),
+        // Each request has to get a token into a step.
+        batchTokens: Math.max(
+          ids.sequences,
+          Math.min(options.batchTokens ?? BATCH_TOKENS, fit.cells),
+        ),
         ...ids,
         isWindowFull: fit.isWindowFull,
         ...contextOptions(options),
@@ -299,11 +306,12 @@ export class LocalModel implements AsyncDisposable {
   async #createEmbedder(): Promise<Embedder> {
     const { vocab, trained_context: trained } = this.#model.info
     const affordable = Math.floor(EMBEDDING_LOGITS_BYTES / (vocab.tokens * 4))
-    const batchTokens = Math.min(trained, Math.max(BATCH_TOKENS, Math.min(affordable, 8192)))
+    const most = Math.max(BATCH_TOKENS, Math.min(affordable, 8192))
+    const batchTokens = Math.max(EMBEDDING_SEQUENCES, Math.min(trained, most))
     const backend = await createBackend(this.#model, {
       cells: batchTokens,
       batchTokens,
-      sequences: 32,
+      sequences: EMBEDDING_SEQUENCES,
       embeddings: true,
       pooling: this.facts.poolingType === undefined ? "mean" : "model",
       ...contextOptions(this.#options),

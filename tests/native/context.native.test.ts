@@ -205,6 +205,8 @@ describe("what would end the process in llama.cpp", () => {
       [{ sequences: 257 }, /sequences is 257, expected 1 to 256/],
       [{ threads: 0 }, /threads is 0/],
       [{ batchTokens: 1_000_000 }, /batch is 1000000/],
+      [{ batchTokens: 7, sequences: 8 }, /batch is 7, expected at least one token a sequence, 8/],
+      [{ batchTokens: 1, sequences: 1 }, /batch is 1, expected at least 2/],
     ] as const) {
       await assert.rejects(createContext(model, { ...sizes, ...change }), {
         code: "invalid-input",

@@ -405,6 +405,16 @@ describe("a queue that is full", () => {
 })
 
 describe("LocalModel.load()", () => {
+  test("takes the smallest context and the smallest steps that there are", async () => {
+    for (const change of [{ contextTokens: 4 }, { batchTokens: 2 }]) {
+      await using model = await load(change)
+      const wanted = { ...chat([user("2+3?")]), maxTokens: 8 }
+      if (change.contextTokens === undefined)
+        assert.equal((await collect(model.answer(wanted))).content, "2 + 3 = 5.")
+      else await assert.rejects(collect(model.answer(wanted)), /the context holds 4/)
+    }
+  })
+
   test("reports what it was loaded with", async () => {
     await using model = await load({ contextTokens: 300, parallel: 2 })
     assert.equal(model.loaded.contextTokens, 300)
