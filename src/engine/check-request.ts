@@ -9,6 +9,18 @@ import type { BackendInfo } from "./backend.ts"
 import { checkSampling } from "./sampling.ts"
 import type { GenerateRequest } from "./sequence.ts"
 
+/** A prompt does not fit into the context. */
+export class TooLong extends CriaError {
+  /** @param count Its tokens, or what is known of them. */
+  constructor(count: number | string, contextTokens: number) {
+    super(
+      "invalid-input",
+      `Cannot read a prompt of ${count} tokens: the context holds ${contextTokens}, answer included`,
+      { hint: "Shorten the prompt or load the model with a larger num_ctx" },
+    )
+  }
+}
+
 /**
  * Checks a request.
  *
@@ -24,13 +36,7 @@ export function checkRequest(
   if (prompt.length === 0) {
     throw new CriaError("invalid-input", "Cannot generate from an empty prompt")
   }
-  if (prompt.length >= contextTokens) {
-    throw new CriaError(
-      "invalid-input",
-      `Cannot read a prompt of ${prompt.length} tokens: the context holds ${contextTokens}, answer included`,
-      { hint: "Shorten the prompt or load the model with a larger num_ctx" },
-    )
-  }
+  if (prompt.length >= contextTokens) throw new TooLong(prompt.length, contextTokens)
   if (!(maxTokens >= 0)) {
     throw new CriaError("invalid-input", `Cannot generate ${maxTokens} tokens: expected 0 or more`)
   }

@@ -77,7 +77,8 @@ export class TierReads<T> {
 
   async #read(request: T, parts: readonly TierPart[]): Promise<void> {
     this.#reads.set(request, "reading")
-    const results = await Promise.allSettled(readAll(parts))
+    const reads = readAll(parts).map(async (state) => await state)
+    const results = await Promise.allSettled(reads)
     // It may have gone away meanwhile.
     if (this.#reads.get(request) !== "reading") return
     const states = results.map((one) => (one.status === "fulfilled" ? one.value : undefined))

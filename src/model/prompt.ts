@@ -10,6 +10,7 @@
 import { NativeChat, type RenderedPrompt, type TemplateRequest } from "../../ffi/chat.ts"
 import type { NativeModel } from "../../ffi/model.ts"
 import type { Message, Tool } from "../chat/message.ts"
+import { TooLong } from "../engine/check-request.ts"
 import { GoPrompts, type TagReading } from "./go-prompt.ts"
 import type { AnswerInput, AnswerRequest } from "./request.ts"
 import { leastEnough } from "./truncate.ts"
@@ -34,6 +35,25 @@ interface MarkedPrompt {
 
 type ChatInput = Extract<AnswerInput, { kind: "chat" }>
 
+interface RenderOptions {
+  readonly format: string | undefined
+  /** Messages at the front to leave out, but for those of the system. */
+  readonly dropped: number
+  readonly contextTokens: number
+}
+
+/** What belongs to a marked prompt. */
+interface PromptParts {
+  readonly marks: readonly string[]
+  /** Tokens of an earlier answer that it goes on from. */
+  readonly before: readonly number[]
+  readonly droppedMessages: number
+  readonly contextTokens: number
+}
+
+/** Few texts have so many characters a token. */
+const TOKEN_CHARS = 8
+
 /** Frames a placeholder: code points that Unicode leaves to private use. */
 const MARK_START = "\uE0C7"
 const MARK_END = "\uE0C8"
@@ -52,42 +72,25 @@ export class PromptBuilder implements Disposable {
 
   /**
    * @param contextTokens The prompt has to be shorter when messages may be left out.
-   * @throws {CriaError} `invalid-input` with the template's complaint.
+   * @throws {CriaError} `invalid-input` with the template's complaint, or for a prompt that is far too long.
    */
   prepare(request: AnswerRequest, contextTokens: number): PreparedPrompt {
-    const { input } = request
+    const { input, format } = request
     if (input.kind === "text") {
+      this.#checkLength(input.text, contextTokens)
       const tokens = this.#model.tokenize(input.text, { addSpecial: true, parseSpecial: true })
       return { text: input.text, tokens, rendered: undefined, droppedMessages: 0 }
     }
-    if (input.kind === "insert") return this.#insert(input)
-    const whole = this.#render(input, request.format, 0)
-    if (!input.truncate || whole.tokens.length < contextTokens) return whole
-    return this.#truncated(input, request.format, contextTokens) ?? whole
-  }
-
-  /** With as few messages left out at the front as possible; undefined when even the last one is too long. */
-  #truncated(
-    input: ChatInput,
-    format: string | undefined,
-    contextTokens: number,
-  ): PreparedPrompt | undefined {
-    return leastEnough(input.messages.length - 1, (dropped) => {
-      try {
-        const prepared = this.#render(input, format, dropped)
-        return prepared.tokens.length < contextTokens ? prepared : undefined
-      } catch {
-        // Many templates want turns in a certain order, and where we cut there may be another: then more has to go.
-        return undefined
-      }
-    })
+    if (input.kind === "insert") return this.#insert(input, contextTokens)
+    const render = (dropped: number) => this.#render(input, { format, dropped, contextTokens })
+    return (input.truncate ? fitting(input, render, contextTokens) : undefined) ?? render(0)
   }
 
   [Symbol.dispose](): void {
     this.#chat?.[Symbol.dispose]()
   }
 
-  #render(input: ChatInput, format: string | undefined, dropped: number): PreparedPrompt {
+  #render(input: ChatInput, { format, dropped, contextTokens }: RenderOptions): PreparedPrompt {
     const kept = input.messages.filter((message, i) => i >= dropped || message.role === "system")
     const marks: string[] = []
     const messages = kept.map((message) => this.#mark(message, marks))
@@ -99,6 +102,7 @@ export class PromptBuilder implements Disposable {
       marks,
       before: input.before,
       droppedMessages: input.messages.length - kept.length,
+      contextTokens,
     })
   }
 
@@ -121,27 +125,24 @@ export class PromptBuilder implements Disposable {
     return { text: this.#withoutBos(text), rendered: undefined, reading }
   }
 
-  #insert(input: Extract<AnswerInput, { kind: "insert" }>): PreparedPrompt {
+  #insert(input: Extract<AnswerInput, { kind: "insert" }>, contextTokens: number): PreparedPrompt {
     const marks: string[] = []
     const marked = (content: string) => this.#mark({ role: "user", content }, marks).content
     const prompt = marked(input.prompt)
     const text = this.#goPrompts.insert(input, { prompt, suffix: marked(input.suffix) })
     return this.#prepared(
       { text: this.#withoutBos(text), rendered: undefined },
-      { marks, before: input.before, droppedMessages: 0 },
+      { marks, before: input.before, droppedMessages: 0, contextTokens },
     )
   }
 
   #prepared(
     prompt: MarkedPrompt,
-    {
-      marks,
-      before,
-      droppedMessages,
-    }: { marks: readonly string[]; before: readonly number[]; droppedMessages: number },
+    { marks, before, droppedMessages, contextTokens }: PromptParts,
   ): PreparedPrompt {
     const earlier = before.map((token) => this.#model.vocabulary.text(token)).join("")
     const text = earlier + prompt.text
+    this.#checkLength(text, contextTokens)
     return {
       ...prompt,
       text: unmark(text, marks),
@@ -169,6 +170,21 @@ export class PromptBuilder implements Disposable {
     return { ...message, content }
   }
 
+  /**
+   * Refuses what cannot fit by its beginning: nobody gets a token while a prompt is read.
+   *
+   * @throws {CriaError} `invalid-input`
+   */
+  #checkLength(text: string, contextTokens: number): void {
+    const beginning = text.slice(0, contextTokens * TOKEN_CHARS)
+    if (beginning.length === text.length) return
+    const options = { addSpecial: false, parseSpecial: true }
+    const { length } = this.#model.tokenize(beginning, options)
+    // Cut elsewhere, a text can have some tokens more or less.
+    const least = Math.floor(contextTokens * 1.25)
+    if (length > least) throw new TooLong(`more than ${least}`, contextTokens)
+  }
+
   #tokenize(text: string, marks: readonly string[]): Int32Array {
     if (marks.length === 0) {
       return this.#model.tokenize(text, { addSpecial: true, parseSpecial: true })
@@ -181,6 +197,25 @@ export class PromptBuilder implements Disposable {
     })
     return Int32Array.from(tokens.flatMap((part) => [...part]))
   }
+}
+
+/** With as few messages left out at the front as possible; undefined when even the last one is too long. */
+function fitting(
+  { messages }: ChatInput,
+  render: (dropped: number) => PreparedPrompt,
+  contextTokens: number,
+): PreparedPrompt | undefined {
+  const attempt = (dropped: number) => {
+    try {
+      const prepared = render(dropped)
+      return prepared.tokens.length < contextTokens ? prepared : undefined
+    } catch (error) {
+      if (dropped === 0 && !(error instanceof TooLong)) throw error
+      // Many templates want turns in a certain order, and where we cut there may be another: then more has to go.
+      return undefined
+    }
+  }
+  return attempt(0) ?? leastEnough(messages.length - 1, attempt)
 }
 
 function unmark(text: string, marks: readonly string[]): string {

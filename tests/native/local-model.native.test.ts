@@ -246,11 +246,32 @@ describe("LocalModel.answer()", () => {
 
   test("refuses a prompt that is too long, with both numbers", async () => {
     await using model = await load({ contextTokens: 256 })
-    const long = chat([user("word ".repeat(400))])
+    const long = chat([user("word ".repeat(300))])
     await assert.rejects(collect(model.answer(long)), {
       code: "invalid-input",
       message: /^Cannot read a prompt of \d+ tokens: the context holds 256, answer included$/,
     })
+  })
+
+  test("refuses megabytes at once: to count their tokens would keep everybody waiting", async () => {
+    let bytes = 0
+    const counting = withFunctions({
+      cria_tokenize: (model, text, length, ...rest) => {
+        bytes += length
+        return library.functions.cria_tokenize(model, text, length, ...rest)
+      },
+    })
+    await using model = await LocalModel.load(counting, { ...OPTIONS, contextTokens: 256 })
+    const huge = user("word ".repeat(1_000_000))
+    const message = /^Cannot read a prompt of more than 320 tokens: the context holds 256, answer/
+    for (const truncate of [false, true])
+      await assert.rejects(collect(model.answer(chat([huge], { truncate }))), { message })
+    const text = { ...chat([]), input: { kind: "text", text: huge.content } as const }
+    await assert.rejects(collect(model.answer(text)), { message })
+    const turns: Message[] = [huge, { role: "assistant", content: "Yes." }, user("2+3?")]
+    const { content } = await collect(model.answer(chat(turns, { truncate: true })))
+    assert.equal(content, "2 + 3 = 5.")
+    assert.ok(bytes < 50_000, `${bytes} bytes were tokenised`)
   })
 
   test("leaves the oldest turns out when it is asked to, and says how many", async () => {
