@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test"
 
+import { CriaError } from "../util/errors.ts"
 import { Engine } from "./engine.ts"
 import { FakeBackend, fakeVocabulary } from "./fake-backend.ts"
 import type { LazyGrammar } from "./lazy-grammar.ts"
@@ -44,6 +45,18 @@ async function prefillsOf(
   )
   return backend.prefills
 }
+
+test("a request whose sampler cannot be made is none that was accepted", async () => {
+  class Refusing extends FakeBackend {
+    override createSampler(): number {
+      throw new CriaError("invalid-input", "Cannot use the grammar")
+    }
+  }
+  await using engine = new Engine(new Refusing(), fakeVocabulary(), { now: () => 0 })
+  const request = { prompt: PROMPT, sampling: SAMPLING_DEFAULTS, maxTokens: 4 }
+  expect(() => engine.submit(request)).toThrow("Cannot use the grammar")
+  expect(engine.status.counters).toMatchObject({ accepted: 0, failed: 0 })
+})
 
 describe("Engine — a grammar that begins in mid-answer", () => {
   test("begins once, though its trigger is found again in all that follows", async () => {

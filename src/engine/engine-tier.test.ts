@@ -104,6 +104,33 @@ describe("Engine, a tier that has to be read first", () => {
     tier.reading.resolve()
   })
 
+  test("puts a long prefix back piece by piece, and others go on meanwhile", async () => {
+    const tier = new KeptTier(1e6)
+    const sizes = { tier, cells: 8192, contextTokens: 8192 }
+    {
+      await using machine = new Machine(sizes)
+      await machine.ask(run(0, 4000))
+    }
+    expect([...tier.entries("")].length).toBe(4)
+    await using machine = new Machine(sizes)
+    const other = machine.ask(run(500, 20), { maxTokens: 20 })
+    await machine.begun(2)
+    const restored: number[] = []
+    const late = machine.ask(run(0, 4010))
+    for (const steps of [3, 4, 5, 6]) {
+      await machine.begun(steps)
+      restored.push(machine.engine.status.counters.restoredTokens)
+    }
+    expect(restored).toEqual([1024, 2048, 3072, 4000])
+    expect((await late).usage.cachedTokens).toBe(4000)
+    expect((await late).tokens).toEqual(expected(run(0, 4010)))
+    expect((await other).tokens).toEqual(expected(run(500, 20), 20))
+    // Nobody is there to wait for: all at once.
+    await using alone = new Machine(sizes)
+    expect((await alone.ask([...run(0, 4000), 9, 9, 9])).usage.cachedTokens).toBe(4000)
+    expect(alone.steps[0]).toEqual({ tokens: 3, rows: 1 })
+  })
+
   test("copies what is cached as soon as there is nothing else to do", async () => {
     const tier = new KeptTier(1e6)
     await using machine = new Machine({ tier, cells: 4096, contextTokens: 4096 })

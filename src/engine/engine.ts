@@ -134,13 +134,14 @@ export class Engine implements AsyncDisposable {
       now,
       onReturn: () => this.#abort(sequence),
     })
-    this.#counts.accepted++
     if (request.maxTokens === 0) {
+      this.#counts.accepted++
       this.#counts.finished++
       sequence.finish({ kind: "length" }, now)
       return sequence.events
     }
     sequence.sampler = this.#backend.createSampler(request.sampling)
+    this.#counts.accepted++
     const onAbort = () => {
       sequence.events.fail(signal?.reason)
       this.#abort(sequence)

@@ -71,11 +71,10 @@ class Bench {
   /** Takes over what the tier has, as a request does that starts. */
   restore(branch: Branch, tokens: Int32Array, limit: number): void {
     const parts = this.memory.inTier(branch.scope, { tokens, limit }, branch.end)
-    const states = parts.map(({ entry }) => {
-      const state = entry.read()
-      return state instanceof Promise ? undefined : state
-    })
-    this.memory.restore(branch, parts, states)
+    for (const part of parts) {
+      const state = part.entry.read()
+      this.memory.restore(branch, part, state instanceof Promise ? undefined : state)
+    }
   }
 
   /** The backend holds what the books say. */
@@ -531,7 +530,7 @@ describe("PrefixMemory with a slower tier", () => {
       const branch = memory.open(SCOPE)
       if (branch === undefined) throw new Error("no sequence id is free")
       const parts = memory.inTier(SCOPE, { tokens: run(0, LONG + 1), limit: LONG }, 0)
-      memory.restore(branch, parts, [state])
+      for (const part of parts) memory.restore(branch, part, state)
       expect([branch.end, memory.freeCells, backend.usedCells]).toEqual([0, 256, 0])
       expect(memory.counters.restoredTokens).toBe(0)
       expect(isForgotten).toBe(state !== undefined)

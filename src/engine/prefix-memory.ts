@@ -158,31 +158,26 @@ export class PrefixMemory {
   }
 
   /**
-   * Puts parts out of the slower tier into cells at the end of a branch, as far as there is room and they are what
-   * they were.
+   * Puts a part out of the slower tier into cells at the end of a branch, if it goes on from there, there is room, and
+   * the state is what it was.
    *
-   * @param states Of each part; undefined where it could not be read.
+   * @returns Whether the branch has it now.
    */
-  restore(
-    branch: Branch,
-    parts: readonly TierPart[],
-    states: readonly (Uint8Array | undefined)[],
-  ): void {
-    for (const [i, { entry, from, to }] of parts.entries()) {
-      const state = states[i]
-      if (state === undefined || to <= branch.end || from > branch.end) continue
-      // All of the state comes into cells before the part that is not wanted leaves them.
-      const cells = entry.tokens.length - entry.from
-      if (this.activeCells + cells > this.totalCells || !this.makeRoom(cells)) return
-      if (this.#backend.info.sharing !== "prefix") this.#clear(branch)
-      const begin = branch.end
-      if (!this.#backend.restoreSequence(branch.id, state, { from: begin, to })) {
-        entry.forget()
-        return
-      }
-      this.extend(branch, entry.tokens.slice(begin, to))
-      this.counters.restoredTokens += to - begin
+  restore(branch: Branch, { entry, from, to }: TierPart, state: Uint8Array | undefined): boolean {
+    if (to <= branch.end) return true
+    if (state === undefined || from > branch.end) return false
+    // All of the state comes into cells before the part that is not wanted leaves them.
+    const cells = entry.tokens.length - entry.from
+    if (this.activeCells + cells > this.totalCells || !this.makeRoom(cells)) return false
+    if (this.#backend.info.sharing !== "prefix") this.#clear(branch)
+    const begin = branch.end
+    if (!this.#backend.restoreSequence(branch.id, state, { from: begin, to })) {
+      entry.forget()
+      return false
     }
+    this.extend(branch, entry.tokens.slice(begin, to))
+    this.counters.restoredTokens += to - begin
+    return true
   }
 
   /**

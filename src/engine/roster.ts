@@ -46,6 +46,9 @@ export interface PlanOptions {
   readonly only: Sequence | undefined
 }
 
+/** A part of a prefix, and its state. */
+type Restore = readonly [TierPart, Uint8Array | undefined]
+
 /** See the module. */
 export class Roster {
   readonly memory: PrefixMemory
@@ -54,6 +57,8 @@ export class Roster {
   readonly #fairShare = new FairShare()
   readonly #commons = new CommonLengths<Sequence>()
   readonly #reads: TierReads<Sequence>
+  /** What is put back for requests that run already. */
+  readonly #restores = new Map<Sequence, Restore[]>()
   #waiting: Sequence[] = []
   #running: Sequence[] = []
   /** The backend has less room than its cells say: nobody is admitted until somebody is done. */
@@ -112,8 +117,7 @@ export class Roster {
     this.#unwant(sequence)
     const { branch } = sequence
     if (branch === undefined) return
-    sequence.branch = undefined
-    this.#running = this.#running.filter((other) => other !== sequence)
+    this.#leave(sequence)
     this.#isCramped = false
     if (cells === "keep") this.memory.retire(branch)
     else if (cells === "discard") this.memory.discard(branch)
@@ -123,10 +127,13 @@ export class Roster {
   /** Admits who fits, and plans a step for which there is room. Empty when nobody runs. */
   plan({ limits, now, only }: PlanOptions): PlanEntry<Sequence>[] {
     this.#admit(now)
+    this.#restoreNext()
     for (;;) {
       for (const sequence of this.#running) this.#takeOver(sequence)
       // It may have had to give way itself.
-      const candidates = only?.branch === undefined ? this.#running : [only]
+      const wanted = only?.branch === undefined ? this.#running : [only]
+      const candidates = wanted.filter((sequence) => !this.#restores.has(sequence))
+      if (candidates.length === 0 && this.#restoreNext()) continue
       const plan = schedule(candidates, limits(candidates), {
         common: (sequence, leader) => this.#commons.of(sequence, leader),
         isWholeOnly: this.#backend.info.sharing === "whole",
@@ -248,11 +255,11 @@ export class Roster {
   /** Cells that are missing for a request to start. Alone, it starts in any case. */
   #missingCells(sequence: Sequence): number {
     const { scope, known } = sequence
-    if (this.#running.length === 0) return 0
     sequence.sharedTokens = Math.max(
       0,
       ...this.#running.map((one) => this.#commons.of(sequence, one)),
     )
+    if (this.#running.length === 0) return 0
     const own = Math.min(this.memory.cost(scope, known), known.length - sequence.sharedTokens)
     const wanted = this.memory.activeCells + this.#expectedCells() + own
     return wanted + this.#headroom() - this.memory.totalCells
@@ -275,9 +282,14 @@ export class Roster {
     this.#waiting = this.#waiting.filter((other) => other !== sequence)
     this.#running.push(sequence)
     this.#takeOver(sequence)
-    this.#restore(sequence)
+    const { parts, states } = this.#reads.take(sequence)
+    const restores = parts.map((part, i): Restore => [part, states[i]])
+    if (this.#backend.info.sharing === "whole") {
+      // A state has one part.
+      for (const restore of restores) this.#restore(sequence, restore)
+      sequence.stops = this.#stopsOf(sequence)
+    } else if (restores.length > 0) this.#restores.set(sequence, restores)
     this.#unwant(sequence)
-    if (this.#backend.info.sharing === "whole") sequence.stops = this.#stopsOf(sequence)
   }
 
   /**
@@ -293,15 +305,37 @@ export class Roster {
       .toSorted((a, b) => a - b)
   }
 
-  /** Takes over what a tier has. */
-  #restore(sequence: Sequence): void {
+  /**
+   * Puts the next part of what a tier has back, for one request: a long prefix takes longer to copy than a step.
+   *
+   * @returns False when there is none.
+   */
+  #restoreNext(): boolean {
+    const [next] = this.#restores
+    if (next === undefined) return false
+    const [sequence, restores] = next
+    let hasNext: boolean
+    do {
+      const restore = restores.shift()
+      hasNext = restore !== undefined && this.#restore(sequence, restore) && restores.length > 0
+    } while (hasNext && this.#isHeld(sequence, restores))
+    if (!hasNext) this.#restores.delete(sequence)
+    return true
+  }
+
+  /** Whether the next part is there already: others came to have it meanwhile. */
+  #isHeld({ computedTokens }: Sequence, [next]: readonly Restore[]): boolean {
+    return next !== undefined && next[0].to <= computedTokens
+  }
+
+  #restore(sequence: Sequence, [part, state]: Restore): boolean {
     const { branch } = sequence
     assert(branch !== undefined, "only what runs takes over")
     const before = branch.end
-    const { parts, states } = this.#reads.take(sequence)
-    this.memory.restore(branch, parts, states)
+    const isThere = this.memory.restore(branch, part, state)
     // Less than before when the tier's state could not be used: what it shared is taken over again at the next step.
     sequence.markCached(branch.end - before)
+    return isThere
   }
 
   /** What a tier has beyond the cells. */
@@ -343,9 +377,15 @@ export class Roster {
     sequence.markPreempted()
     this.memory.retire(branch, true)
     sequence.wanted = branch
-    sequence.branch = undefined
-    this.#running = this.#running.filter((other) => other !== sequence)
+    this.#leave(sequence)
     this.#waiting.push(sequence)
+  }
+
+  /** It does not run any more. */
+  #leave(sequence: Sequence): void {
+    sequence.branch = undefined
+    this.#restores.delete(sequence)
+    this.#running = this.#running.filter((other) => other !== sequence)
   }
 
   #unwant(sequence: Sequence): void {

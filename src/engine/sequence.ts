@@ -285,6 +285,7 @@ export class Sequence {
     this.#shiftedTokens += count
     this.#shifts++
     this.stops = []
+    this.sharedTokens = 0
   }
 
   /** Ends the answer: sends what was held back, then `done`. */
