@@ -2,14 +2,15 @@
  * What a store does when a server starts: removes what interrupted downloads and creations have left.
  *
  * Only files that are older than the grace period go, so that another process that is at work keeps its own; what a
- * pull has fetched stays for days, and while it is being fetched. None go when some manifest cannot be read, because
- * then nobody knows what it needs.
+ * creation reads stays until it has ended, what a pull has fetched for days, and while it is being fetched. None go when
+ * some manifest cannot be read, because then nobody knows what it needs.
  *
  * @module
  */
 import { type Dirent, renameSync, rmSync, type Stats, statSync } from "node:fs"
 import { join } from "node:path"
 
+import { digestsInCreation } from "./creations.ts"
 import { type Digest, toDigest } from "./digest.ts"
 import { readFolder } from "./files.ts"
 import type { Store } from "./folder-store.ts"
@@ -52,13 +53,14 @@ export async function pruneStore(
   if (store.readOnly || readFolder(blobs).length === 0) return { ...NOTHING, isDone: true }
   return withStoreLock(store.root, () => {
     renameLegacyBlobs(blobs)
-    const { digests: used, areSound } = collectReferences(store.root)
+    const { digests: named, areSound } = collectReferences(store.root)
     if (!areSound) return { ...NOTHING, isDone: false }
-    const pending = pendingDigests(store.root, nowMs - PULL_GRACE_MS)
+    const pulled = pendingDigests(store.root, nowMs - PULL_GRACE_MS)
+    const used = new Set([...named, ...pulled, ...digestsInCreation(store.root, nowMs)])
     const { partials, others } = sorted(readFolder(blobs))
     const unused = others.filter(({ name }) => {
       const digest = toDigest(name)
-      return digest === undefined || !(used.has(digest) || pending.has(digest))
+      return digest === undefined || !used.has(digest)
     })
     const files = removeAged(blobs, unused, nowMs - graceMs)
     const parts = prunePartials(store.root, partials, nowMs - PULL_GRACE_MS)
