@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { type Dirent, renameSync, rmSync, type Stats, statSync } from "node:fs"
+import { type Dirent, lstatSync, renameSync, rmSync, type Stats, statSync } from "node:fs"
 import { join } from "node:path"
 
 import { digestsInCreation } from "./creations.ts"
@@ -102,7 +102,7 @@ function removeAged(folder: string, entries: readonly Dirent[], before: number):
     if (stats === undefined) continue
     rmSync(path, { force: true })
     removed.push(entry.name)
-    freed += stats.size
+    if (stats.isFile()) freed += stats.size
   }
   return { removed, freed }
 }
@@ -135,11 +135,25 @@ function renameLegacyBlobs(blobs: string): void {
   }
 }
 
-/** Of a file, or a link that leads nowhere or to one, that was last written before `before`. Folders stay. */
+/**
+ * Of a file that was last written before `before`; of a link that leads nowhere, or to a file, when both were. Folders,
+ * and what leads to them, stay.
+ */
 function agedStats(path: string, entry: Dirent, before: number): Stats | undefined {
-  if (!entry.isFile()) return undefined
-  const stats = statSync(path, { throwIfNoEntry: false })
-  return stats !== undefined && stats.mtimeMs < before ? stats : undefined
+  const stats = lstatSync(path, { throwIfNoEntry: false })
+  if (stats === undefined || stats.mtimeMs >= before) return undefined
+  if (entry.isFile()) return stats
+  return entry.isSymbolicLink() && isTargetAged(path, before) ? stats : undefined
+}
+
+function isTargetAged(link: string, before: number): boolean {
+  try {
+    const target = statSync(link, { throwIfNoEntry: false })
+    return target === undefined || (target.isFile() && target.mtimeMs < before)
+  } catch {
+    // Nobody can tell what it leads to: it stays.
+    return false
+  }
 }
 
 function pruneManifestFolders(top: string, before: number): void {
