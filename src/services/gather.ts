@@ -145,8 +145,19 @@ const WEIGHTS = [
   ["adapter_model*.safetensors"],
 ]
 
-/** What belongs to weights in safetensors. */
-const COMPANIONS = ["*.json", "*/*.json", "chat_template.jinja", "tokenizer.model"]
+/** What belongs to weights in safetensors: all that `src/convert` reads. */
+const COMPANIONS = [
+  "*.json",
+  "*/*.json",
+  "chat_template.jinja",
+  "additional_chat_templates/*.jinja",
+  "tokenizer.model",
+  // Older tokenizers, in several files.
+  "vocab.txt",
+  "merges.txt",
+  // The card: name, licence, origin.
+  "README.md",
+]
 
 function filesOfFolder(folder: string): string[] {
   const found = (patterns: readonly string[]) =>
