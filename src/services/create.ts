@@ -31,6 +31,7 @@ import type { Progress } from "./progress.ts"
 import { parseQuantization } from "./quantization.ts"
 import { quantizeFile } from "./requantize.ts"
 import { Scratch } from "./scratch.ts"
+import { isNoTemplate } from "./template.ts"
 import {
   type CreateParts,
   fileOfLayer,
@@ -247,8 +248,10 @@ async function* baseOfFiles(
 ): AsyncGenerator<Progress, Base> {
   const weights = yield* weightsFiles(parts, request, { files: request.files }, signal)
   const model = weights.findLast(({ mediaType }) => mediaType === MEDIA_TYPES.model)
-  const isAsked = Boolean(request.texts.template) || model?.facts.poolingType !== undefined
-  const params = model === undefined || isAsked ? undefined : yield* stopsOf(model.facts)
+  const { template = "" } = request.texts
+  const isAsked = template === "" || isNoTemplate(template)
+  const isChat = model?.facts.poolingType === undefined
+  const params = model !== undefined && isAsked && isChat ? yield* stopsOf(model.facts) : undefined
   return { weights, others: [], texts: { ...NO_TEXTS, params }, config: {} }
 }
 

@@ -297,6 +297,8 @@ describe("/api/create — from files", () => {
     expect(stops("own")).toEqual(["x"])
     await create(server, { model: "go", files, template: "{{ .Prompt }}!" })
     expect(stops("go")).toBeUndefined()
+    await create(server, { model: "none", files, template: "{{ .Prompt }}" })
+    expect(stops("none")).toEqual(stops("m"))
     const other = await put(server, await gguf({ "tokenizer.chat_template": text("{{ x }}") }))
     const unknown = await server.post("/api/create", { model: "u", files: { "u.gguf": other } })
     expect(statuses(unknown)).toContain("using the chat template of the model's file")
