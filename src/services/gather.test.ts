@@ -235,7 +235,19 @@ describe("gatherFiles() — refuses", () => {
 
   test("names that no file system has", () => {
     using folder = new Folder()
-    expect(folder.gather(`FROM ${"x".repeat(5000)}`).from).toHaveLength(5000)
-    expect(() => folder.gather(`FROM a\nADAPTER ${"x".repeat(5000)}`)).toThrow("Cannot find")
+    for (const length of [300, 5000]) {
+      const name = "x".repeat(length)
+      expect(folder.gather(`FROM ${name}`).from).toHaveLength(length)
+      expect(() => folder.gather(`FROM a\nADAPTER ${name}`)).toThrow("Cannot find")
+    }
+    expect(() => folder.gather(`FROM ./${"x".repeat(300)}`)).toThrow('Cannot find "./xxx')
+    expect(() => folder.gather(`FROM ${"x".repeat(300)}.gguf`)).toThrow('Cannot find "xxx')
+  })
+
+  test("what the system does not let us look at, in our words", () => {
+    using folder = new Folder().with("m.gguf")
+    expect(() => folder.gather("FROM ./m.gguf/x")).toThrow('Cannot find "./m.gguf/x"')
+    symlinkSync("loop.gguf", join(folder.path, "loop.gguf"))
+    expect(() => folder.gather("FROM ./loop.gguf")).toThrow('Cannot read "./loop.gguf": ELOOP')
   })
 })
