@@ -138,8 +138,8 @@ describe("cria create", () => {
     const { stdout } = await cria("show", "mine", "--modelfile")
     expect((await cria("create", "twin", "-f", modelfile(stdout))).code).toBe(0)
     // A template that stands for none has been written down.
-    const isOther = ({ mediaType }: { mediaType: string }) => !mediaType.endsWith(".template")
-    expect(layersOf("twin").filter(isOther)).toEqual(layersOf("mine"))
+    const others = layersOf("twin").filter(({ mediaType }) => !mediaType.endsWith(".template"))
+    expect(others).toEqual(layersOf("mine"))
     const ask = async (model: string) =>
       (await cria("run", model, "--think=false", QUESTION)).stdout
     expect(await ask("twin")).toBe(await ask("mine"))
