@@ -425,6 +425,19 @@ describe("/api/copy and /api/delete", () => {
     expect((await shown(server, "me/copy:2"))["capabilities"]).toContain("completion")
   })
 
+  test("a copy says how it goes when it is asked to", async () => {
+    await using server = await TestServer.start()
+    const fields = { source: "tiny", destination: "copy", stream: true }
+    const reply = await server.post("/api/copy", fields)
+    expect([reply.status, reply.type, reply.text]).toEqual([
+      200,
+      "application/x-ndjson",
+      '{"status":"success"}\n',
+    ])
+    expect((await server.post("/api/copy", { ...fields, source: "nope" })).status).toBe(404)
+    expect(await names(server)).toEqual(["copy:latest", "tiny:latest"])
+  })
+
   test("onto itself nothing happens", async () => {
     await using server = await TestServer.start()
     expect(
