@@ -41,6 +41,14 @@ describe("beginCreation()", () => {
     expect(notes(store)).toEqual([])
   })
 
+  test("one that goes on keeps them, however long it takes", async () => {
+    using store = new TestStore()
+    using creation = await beginCreation(store.root, [ONE])
+    utimesSync(join(store.root, ".cria-creations", notes(store)[0] ?? ""), 1, 1)
+    creation.renew()
+    expect(digestsInCreation(store.root)).toEqual(new Set([ONE]))
+  })
+
   test("neither a prune nor a discard takes what is read, however old it is", async () => {
     using store = new TestStore()
     const { digest } = store.blob(MEDIA_TYPES.model, "upload")

@@ -21,9 +21,6 @@ const CREATIONS_FOLDER = ".cria-creations"
 /** So old are notes that nobody makes young: steps are seconds apart. As long as unused blobs stay. */
 const NOTE_MS_MAX = 60 * 60 * 1000
 
-/** Between two times that a note is made young. */
-const RENEW_MS = 60_000
-
 /** Longest note: of more files than any model has. */
 const NOTE_BYTES_MAX = 4 * 1024 * 1024
 
@@ -50,13 +47,8 @@ export async function beginCreation(root: string, digests: Iterable<Digest>): Pr
       throw cannotWrite(path, error)
     }
   })
-  let renewedMs = performance.now()
   return {
-    renew() {
-      if (performance.now() - renewedMs < RENEW_MS) return
-      renewedMs = performance.now()
-      makeYoung(path)
-    },
+    renew: () => makeYoung(path),
     [Symbol.dispose]() {
       rmSync(path, { force: true })
     },
