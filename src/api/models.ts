@@ -97,7 +97,12 @@ export const createRequest = z.object({
 export type CreateBody = z.infer<typeof createRequest>
 
 /** POST /api/copy */
-export const copyRequest = z.object({ source: text, destination: text })
+export const copyRequest = z.object({
+  source: text,
+  destination: text,
+  /** Say how it goes, as `/api/create` does. Not in Ollama, whose reply is empty. */
+  stream: flag(false),
+})
 
 /** POST /api/copy */
 export type CopyBody = z.infer<typeof copyRequest>

@@ -61,6 +61,20 @@ describe("cria — wrong arguments end with 1 and one line, in the words of Olla
   })
 })
 
+describe("cria — errors for scripts", () => {
+  test.each<[string[], string]>([
+    [["create"], "accepts 1 arg(s), received 0"],
+    [["export", "no-such-model", "-o", "/nope/x.tar"], "model 'no-such-model' not found"],
+    [["pull", "m", "--wings"], "unknown flag: --wings"],
+    [["verify", "no-such-model"], "model 'no-such-model' not found"],
+  ])("%j --json: the last line on stdout is the error", async ([name = "", ...args], message) => {
+    const { code, stdout, stderr } = await run(name, "--json", ...args)
+    expect(code).toBe(1)
+    expect(stdout.trim().split("\n").at(-1)).toBe(JSON.stringify({ error: message }))
+    expect(stderr).toContain(`Error: ${message}\n`)
+  })
+})
+
 describe("cria — help and version", () => {
   test("without arguments the commands are listed, in the order of Ollama's", async () => {
     const { code, stdout, stderr } = await run()

@@ -7,6 +7,7 @@
 import { Command, CommanderError } from "commander"
 
 import { type Config, readConfig, type Variable, VARIABLES } from "../config.ts"
+import { errorMessage } from "../util/errors.ts"
 import { versionText } from "../version.ts"
 import type { ExportFlags, ImportFlags, VerifyFlags } from "./commands/archive.ts"
 import type { CreateFlags } from "./commands/create.ts"
@@ -18,7 +19,9 @@ import type { PullFlags, TransferFlags } from "./commands/transfer.ts"
 import { connect, connectToChange } from "./connect.ts"
 import { printError } from "./output.ts"
 
-/** Runs a command. Errors go to stderr in one line, and the exit status is 1. */
+/**
+ * Runs a command. Errors go to stderr in one line, with --json to stdout too, as its last line, and the exit status is 1.
+ */
 export async function cliMain(args: readonly string[]): Promise<void> {
   // Whoever reads our output may stop reading, as head does; a server of our own ends with us.
   process.stdout.on("error", () => process.exit(1))
@@ -31,7 +34,11 @@ export async function cliMain(args: readonly string[]): Promise<void> {
     else await program.parseAsync(withThinkValue(args), { from: "user" })
   } catch (error) {
     if (error instanceof CommanderError && error.exitCode === 0) return
-    printError(error instanceof CommanderError ? new Error(wording(error, program)) : error)
+    const said = error instanceof CommanderError ? new Error(wording(error, program)) : error
+    if (calledCommand(program)?.opts()["json"] === true) {
+      console.log(JSON.stringify({ error: errorMessage(said) }))
+    }
+    printError(said)
     process.exitCode = 1
   }
 }
@@ -286,11 +293,14 @@ function unknownFlag(written: string): string {
 }
 
 /** Of arguments that were given to the command that was called. */
-function wrongCount({ args: [name = ""], commands }: Command): string {
-  const called = commands.find((command) => [command.name(), ...command.aliases()].includes(name))
-  const { args = [], registeredArguments = [] } = called ?? {}
+function wrongCount(program: Command): string {
+  const { args = [], registeredArguments = [] } = calledCommand(program) ?? {}
   const wanted = registeredArguments.filter(({ required }) => required).length
   return registeredArguments.some(({ variadic }) => variadic)
     ? `requires at least ${wanted} arg(s), only received ${args.length}`
     : `accepts ${wanted} arg(s), received ${args.length}`
+}
+
+function calledCommand({ args: [name = ""], commands }: Command): Command | undefined {
+  return commands.find((command) => [command.name(), ...command.aliases()].includes(name))
 }

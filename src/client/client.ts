@@ -80,8 +80,9 @@ export class Client {
     return this.#stream("/api/create", fields, signal)
   }
 
-  async copy(source: string, destination: string): Promise<void> {
-    await this.#fetch("POST", "/api/copy", { source, destination }, undefined)
+  /** Gives a model another name. Servers of Ollama say nothing on the way. */
+  copy(source: string, destination: string, signal?: AbortSignal): AsyncGenerator<ProgressReply> {
+    return this.#stream("/api/copy", { source, destination, stream: true }, signal)
   }
 
   /** Removes a model. Where there is another of this name, which cannot be removed; undefined when there is none. */

@@ -108,7 +108,6 @@ function namedSpecials(
 }
 
 function mergeLines(folder: ModelFolder): string[] {
-  if (!folder.has("merges.txt")) return []
   const [first = "", ...lines] = folder.text("merges.txt").split("\n")
   const all = first.startsWith("#") ? lines : [first, ...lines]
   return all.map((line) => line.trim()).filter((line) => line.split(" ").length === 2)

@@ -6,7 +6,7 @@ import { translationOf } from "./dialect.ts"
 import { TemporaryFolder } from "./raw-file.ts"
 import { readGguf } from "./read.ts"
 import { readModel } from "./split.ts"
-import { type LoadableModel, readLoadable } from "./translate.ts"
+import { type LoadableModel, readLoadable, viewChunks } from "./translate.ts"
 import {
   f32,
   type GgufInput,
@@ -190,6 +190,9 @@ describe("readLoadable() — the view", () => {
     expect(bytesOf(model)).toEqual(new Uint8Array(readFileSync(expected)))
     expect(model.header.tensors).toEqual(readGguf(expected).tensors)
     expect(model.view?.ranges).toHaveLength(2)
+    if (model.view === undefined) throw new Error("it is translated")
+    const chunks = await Array.fromAsync(viewChunks(model.view))
+    expect(Buffer.concat(chunks)).toEqual(readFileSync(expected))
   })
 
   test("leaves out rows of tokens that are too many, from every array of them", async () => {

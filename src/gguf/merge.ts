@@ -48,7 +48,12 @@ export function tensorsOf(path: string, { tensors, dataOffset }: GgufHeader): Te
   }))
 }
 
-async function* readRange(path: string, start: number, bytes: number): AsyncGenerator<Uint8Array> {
+/** Bytes of a file, a megabyte at a time. */
+export async function* readRange(
+  path: string,
+  start: number,
+  bytes: number,
+): AsyncGenerator<Uint8Array> {
   if (bytes === 0) return
   const range = { start, end: start + bytes - 1, highWaterMark: CHUNK_BYTES }
   // Buffers, as no encoding was asked for.

@@ -9,7 +9,7 @@
 
 import { type Translation, TOKEN_ROWS, translationOf } from "./dialect.ts"
 import { ELEMENT_BYTES, elementsBytes, type GgufHeader, type GgufTensor } from "./format.ts"
-import { inputOf, wholeMetadata } from "./merge.ts"
+import { inputOf, readRange, wholeMetadata } from "./merge.ts"
 import { readHeaderBytes } from "./read.ts"
 import { type GgufModel, readModel } from "./split.ts"
 import { encodeHeader, type GgufInput, type PackedArray, type TensorShape } from "./write.ts"
@@ -78,6 +78,18 @@ export function translatedView(model: GgufModel, translation: Translation): Gguf
     bytes,
   }))
   return { header, bytes: fileBytes, ranges: joined(ranges) }
+}
+
+/** What a program sees that reads a view, from its start to its end, a megabyte at a time. */
+export async function* viewChunks({ header, ranges, bytes }: GgufView): AsyncGenerator<Uint8Array> {
+  yield header
+  let at = header.length
+  for (const range of ranges) {
+    yield new Uint8Array(range.at - at)
+    yield* readRange(range.path, range.from, range.bytes)
+    at = range.at + range.bytes
+  }
+  yield new Uint8Array(bytes - at)
 }
 
 interface Part {

@@ -1,15 +1,16 @@
 import { describe, expect, test } from "bun:test"
 import { rejects } from "node:assert/strict"
-import { readdirSync, readFileSync } from "node:fs"
+import { hash } from "node:crypto"
+import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 
-import { blobFilePath } from "../store/digest.ts"
+import { blobFilePath, parseDigest } from "../store/digest.ts"
 import { openStore } from "../store/folder-store.ts"
 import { MEDIA_TYPES } from "../store/manifest.ts"
-import { TestStore } from "../store/test-store.ts"
+import { type TestLayer, TestStore } from "../store/test-store.ts"
 import { StoreWriter } from "../store/writer.ts"
 import { drain } from "../util/iterate.ts"
-import { writeTar } from "../util/tar.ts"
+import { readTar, type TarSource, writeTar } from "../util/tar.ts"
 import { exportModels, importModels } from "./archive.ts"
 
 function exported(store: TestStore, ...names: string[]): AsyncGenerator<Uint8Array, void> {
@@ -126,6 +127,54 @@ describe("exportModels() and importModels()", () => {
     expect(readdirSync(join(empty.root, "blobs"))).toEqual([])
   })
 
+  test.each<[string, (layer: TestLayer) => readonly TestLayer[], RegExp]>([
+    ["no layers", () => [], /^Cannot import "[^"]*bad:latest": its manifest has no layers$/],
+    [
+      "a size that is another",
+      (layer) => [{ ...layer, size: 1000 }],
+      /^Cannot import "[^"]*bad:latest": sha256:\w+ has 7 bytes, its manifest says 1000$/,
+    ],
+    [
+      "a file that is not there",
+      (layer) => [layer, { ...layer, digest: parseDigest(`sha256:${"ab".repeat(32)}`) }],
+      /^Cannot import "[^"]*bad:latest": sha256:(ab)+ is not in the archive$/,
+    ],
+  ])("installs nothing when one of its models has %s", async (_, change, message) => {
+    using source = twoModels()
+    using target = new TestStore()
+    const layer = source.blob(MEDIA_TYPES.model, "weights")
+    source.model("bad", [layer])
+    const sources = await sourcesOf(exported(source, "one", "bad"))
+    const index = sources.get("index.json")
+    if (index === undefined) throw new Error("an archive has an index")
+    const { manifests } = JSON.parse(index) as { manifests: { digest: string }[] }
+    const old = `blobs/${manifests[1]?.digest.replace(":", "/")}`
+    const manifest = JSON.parse(sources.get(old) ?? "") as { layers: TestLayer[] }
+    const changed = JSON.stringify({ ...manifest, layers: change(layer) })
+    const digest = `sha256:${hash("sha256", changed, "hex")}`
+    sources.delete(old)
+    sources.set(`blobs/${digest.replace(":", "/")}`, changed)
+    const entry = { ...manifests[1], digest }
+    sources.set("index.json", JSON.stringify({ manifests: [manifests[0], entry] }))
+    const archive = writeTar([...sources].map(([name, text]) => textSource(name, text)))
+    await rejects(imported(target, archive), { code: "invalid-input", message })
+    expect(readdirSync(join(target.root, "blobs"))).toEqual([])
+    expect(openStore(target.root, { readOnly: true }).list().models).toEqual([])
+  })
+
+  test("a model that takes the place of another takes its blobs away, unless they are to stay", async () => {
+    using source = twoModels()
+    for (const keepsUnused of [false, true]) {
+      using target = new TestStore()
+      const old = target.blob(MEDIA_TYPES.model, "old weights")
+      target.model("one", [old])
+      const writer = new StoreWriter(openStore(target.root, { readOnly: false }))
+      // oxlint-disable-next-line no-await-in-loop
+      await drain(importModels(writer, exported(source, "one"), { keepsUnused }))
+      expect(existsSync(blobFilePath(target.root, old.digest))).toBe(keepsUnused)
+    }
+  })
+
   test.each([
     ["no index", []],
     ["no models", [json("index.json", { schemaVersion: 2, manifests: [] })]],
@@ -149,9 +198,22 @@ describe("exportModels() and importModels()", () => {
   })
 })
 
-function json(name: string, value: unknown) {
-  const bytes = Buffer.from(JSON.stringify(value))
+function json(name: string, value: unknown): TarSource {
+  return textSource(name, JSON.stringify(value))
+}
+
+function textSource(name: string, text: string): TarSource {
+  const bytes = Buffer.from(text)
   return { name, size: bytes.length, content: [bytes] }
+}
+
+/** The files of an archive of texts. */
+async function sourcesOf(archive: AsyncIterable<Uint8Array>): Promise<Map<string, string>> {
+  const sources = new Map<string, string>()
+  for await (const { name, content: bytes } of readTar(archive)) {
+    sources.set(name, Buffer.concat(await Array.fromAsync(bytes)).toString())
+  }
+  return sources
 }
 
 async function* chunks(bytes: Uint8Array): AsyncGenerator<Uint8Array> {

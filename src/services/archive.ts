@@ -13,12 +13,13 @@ import { z } from "zod"
 import { type Digest, parseDigest, toDigest } from "../store/digest.ts"
 import type { Store } from "../store/folder-store.ts"
 import { parseJson } from "../store/json.ts"
-import { MANIFEST_BYTES_MAX, MEDIA_TYPES, parseManifest } from "../store/manifest.ts"
+import { MANIFEST_BYTES_MAX, MEDIA_TYPES, parseManifest, uniqueBlobs } from "../store/manifest.ts"
 import { fullName, type ModelName, parseName, shortName } from "../store/name.ts"
 import type { ModelStore } from "../store/store.ts"
 import { blobsOf, type StoreWriter } from "../store/writer.ts"
 import { CriaError } from "../util/errors.ts"
 import { readTar, tarBytes, type TarEntry, type TarSource, writeTar } from "../util/tar.ts"
+import { checkManifest } from "./check-manifest.ts"
 import { manifestBytes } from "./library.ts"
 import { byteSteps, type Progress } from "./progress.ts"
 
@@ -120,6 +121,8 @@ const indexSchema: z.ZodType<Index> = z.object({
 export interface ImportOptions {
   /** The name to give the model, when the archive has one only. */
   readonly rename?: string | undefined
+  /** Keep blobs that only a replaced model had. */
+  readonly keepsUnused?: boolean
   readonly signal?: AbortSignal | undefined
 }
 
@@ -132,10 +135,11 @@ export interface ImportOptions {
 export async function* importModels(
   writer: StoreWriter,
   source: AsyncIterable<Uint8Array>,
-  { rename, signal }: ImportOptions = {},
+  { rename, keepsUnused = false, signal }: ImportOptions = {},
 ): AsyncGenerator<Progress, string[]> {
   const renamed = rename === undefined ? undefined : parseName(rename)
-  const added: Digest[] = []
+  // Manifests are not blobs in our store, and what belongs to no model is not wanted.
+  const unused: Digest[] = []
   let index: Index | undefined
   try {
     for await (const entry of readTar(source)) {
@@ -147,14 +151,19 @@ export async function* importModels(
       yield { ...step, completed: 0 }
       const put = writer.putSteps(entry.content, { expected: digest, size, signal })
       const { isNew } = yield* byteSteps(put, step)
-      if (isNew) added.push(digest)
+      if (isNew) unused.push(digest)
       yield { ...step, completed: size }
     }
-    const names = await installManifests(writer, index, renamed)
-    return names.map(shortName)
+    const models = modelsOf(writer, index, renamed)
+    for (const { name, bytes } of models) {
+      // One after the other: two may have the same name.
+      // oxlint-disable-next-line no-await-in-loop
+      const replaced = await writer.writeManifest(name, bytes)
+      if (replaced !== undefined && !keepsUnused) unused.push(...blobsOf(replaced))
+    }
+    return models.map(({ name }) => shortName(name))
   } finally {
-    // Manifests are not blobs in our store, and what belongs to no model is not wanted.
-    await writer.removeUnreferenced(added)
+    await writer.removeUnreferenced(unused)
   }
 }
 
@@ -177,11 +186,19 @@ async function readIndex({ size, content }: TarEntry): Promise<Index> {
   }
 }
 
-async function installManifests(
+/** A model that only has to be written down. */
+interface ImportedModel {
+  readonly name: ModelName
+  /** Of its manifest. */
+  readonly bytes: Buffer
+}
+
+/** All models of an archive, whose blobs are in the store now. Checks all of them. */
+function modelsOf(
   writer: StoreWriter,
   index: Index | undefined,
   renamed: ModelName | undefined,
-): Promise<ModelName[]> {
+): ImportedModel[] {
   const manifests = index?.manifests ?? []
   if (manifests.length === 0) {
     const hint = "Expected a tar file in the OCI image layout, as cria export writes it"
@@ -191,7 +208,7 @@ async function installManifests(
     const text = `Cannot import ${manifests.length} models as "${shortName(renamed)}"`
     throw new CriaError("invalid-input", text, { hint: "Leave the name out" })
   }
-  const models = manifests.map(({ digest, annotations = {} }) => {
+  return manifests.map(({ digest, annotations = {} }) => {
     const bytes = writer.readBlob(parseDigest(digest), MANIFEST_BYTES_MAX)
     if (bytes === undefined) {
       throw new CriaError(
@@ -199,10 +216,10 @@ async function installManifests(
         `Cannot import: manifest "${digest}" is not in the archive`,
       )
     }
-    return { name: renamed ?? nameOf(annotations), bytes: checkedManifest(bytes) }
+    const name = renamed ?? nameOf(annotations)
+    checkModel(writer, name, bytes)
+    return { name, bytes }
   })
-  for (const { name, bytes } of models) await writer.writeManifest(name, bytes)
-  return models.map(({ name }) => name)
 }
 
 function nameOf(annotations: Readonly<Record<string, string>>): ModelName {
@@ -214,10 +231,19 @@ function nameOf(annotations: Readonly<Record<string, string>>): ModelName {
   })
 }
 
-function checkedManifest(bytes: Buffer): Buffer {
+/** @throws {CriaError} `invalid-input` when it is no manifest, or one of other files than are there. */
+function checkModel(writer: StoreWriter, name: ModelName, bytes: Buffer): void {
+  const action = `Cannot import "${fullName(name)}"`
   try {
-    parseManifest(bytes)
-    return bytes
+    const { manifest } = parseManifest(bytes)
+    checkManifest(manifest, action)
+    for (const { digest, size } of uniqueBlobs(manifest)) {
+      const found = statSync(writer.blobPath(digest), { throwIfNoEntry: false })?.size
+      if (found === undefined) throw new Error(`${action}: ${digest} is not in the archive`)
+      if (found !== size) {
+        throw new Error(`${action}: ${digest} has ${found} bytes, its manifest says ${size}`)
+      }
+    }
   } catch (cause) {
     throw asInvalid(cause)
   }

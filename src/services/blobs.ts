@@ -4,7 +4,7 @@
  * @module
  */
 
-import { statSync } from "node:fs"
+import { rmSync, statSync } from "node:fs"
 
 import type { Digest } from "../store/digest.ts"
 import { placeFile } from "../store/place.ts"
@@ -47,8 +47,12 @@ export async function* ensureOwn(
   if (path !== undefined) {
     const temporary = writer.temporaryPath()
     const step = { status: `copying ${digest.slice(7, 19)}`, digest, total: statSync(path).size }
-    yield* byteSteps(placeFile(path, temporary, signal), step)
-    writer.adoptBlob(temporary, digest)
+    try {
+      yield* byteSteps(placeFile(path, temporary, signal), step)
+      writer.adoptBlob(temporary, digest)
+    } finally {
+      rmSync(temporary, { force: true })
+    }
     return
   }
   // A store without files, such as the built-in one, has its texts in memory.

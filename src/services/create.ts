@@ -8,6 +8,7 @@
  */
 
 import type { ModelFacts } from "../gguf/facts.ts"
+import { beginCreation } from "../store/creations.ts"
 import type { Digest } from "../store/digest.ts"
 import { type Layer, type Manifest, MEDIA_TYPES, type ModelConfig } from "../store/manifest.ts"
 import { type ModelName, parseName, shortName, splitSource } from "../store/name.ts"
@@ -30,6 +31,7 @@ import type { Progress } from "./progress.ts"
 import { parseQuantization } from "./quantization.ts"
 import { quantizeFile } from "./requantize.ts"
 import { Scratch } from "./scratch.ts"
+import { isNoTemplate } from "./template.ts"
 import {
   type CreateParts,
   fileOfLayer,
@@ -96,7 +98,35 @@ export async function* createModel(
   signal: AbortSignal,
 ): AsyncGenerator<Progress, void> {
   const name = checkRequest(request)
-  requireBlobs(context, request)
+  const digests = blobsToRead(request)
+  const unused = [...request.discard]
+  {
+    using creation = await beginCreation(context.writer.root, digests)
+    for (const digest of digests) blobFile(context, digest)
+    for await (const step of createSteps({ context, name, request, unused }, signal)) {
+      creation.renew()
+      yield step
+    }
+  }
+  if (unused.length > 0) await context.writer.removeUnreferenced(unused)
+  yield { status: "success" }
+}
+
+/** A model that is being created. */
+interface Creating {
+  readonly context: CreateContext
+  readonly name: ModelName
+  readonly request: CreateRequest
+  /** Gets blobs that are not needed when the model is there, but perhaps by others. */
+  readonly unused: Digest[]
+}
+
+/** All but the last step. */
+async function* createSteps(
+  creating: Creating,
+  signal: AbortSignal,
+): AsyncGenerator<Progress, void> {
+  const { context, request } = creating
   using scratch = new Scratch(context.writer)
   const parts = { ...context, scratch }
   const base =
@@ -118,10 +148,8 @@ export async function* createModel(
   }
   const weights: WeightsLayer[] = []
   for (const file of files) weights.push(yield* layerOf(parts, file, signal))
-  yield* install({ context, name, request, base, weights }, signal)
-  if (request.discard.length > 0) await context.writer.removeUnreferenced(request.discard)
+  yield* install({ ...creating, base, weights }, signal)
   if (drafts.length > 0) yield { status: "the DRAFT model is kept, but not used yet" }
-  yield { status: "success" }
 }
 
 /** Everything that can be said without reading a file. */
@@ -146,12 +174,9 @@ function checkRequest(request: CreateRequest): ModelName {
 }
 
 /** What is not here is said at once, so that the client can upload it. */
-function requireBlobs(context: CreateContext, request: CreateRequest): void {
-  const { files, adapters, draftFiles, imatrix } = request
+function blobsToRead({ files, adapters, draftFiles, imatrix }: CreateRequest): Digest[] {
   const digests = [files, adapters, draftFiles].flatMap((some) => [...some.values()])
-  for (const digest of [...digests, ...(imatrix === undefined ? [] : [imatrix])]) {
-    blobFile(context, digest)
-  }
+  return imatrix === undefined ? digests : [...digests, imatrix]
 }
 
 function sourceName(from: string): ModelName {
@@ -223,8 +248,10 @@ async function* baseOfFiles(
 ): AsyncGenerator<Progress, Base> {
   const weights = yield* weightsFiles(parts, request, { files: request.files }, signal)
   const model = weights.findLast(({ mediaType }) => mediaType === MEDIA_TYPES.model)
-  const isAsked = Boolean(request.texts.template) || model?.facts.poolingType !== undefined
-  const params = model === undefined || isAsked ? undefined : yield* stopsOf(model.facts)
+  const { template = "" } = request.texts
+  const isAsked = template === "" || isNoTemplate(template)
+  const isChat = model?.facts.poolingType === undefined
+  const params = model !== undefined && isAsked && isChat ? yield* stopsOf(model.facts) : undefined
   return { weights, others: [], texts: { ...NO_TEXTS, params }, config: {} }
 }
 
@@ -312,10 +339,7 @@ function isReplaced(
 }
 
 /** A model that only has to be written down. */
-interface Prepared {
-  readonly context: CreateContext
-  readonly name: ModelName
-  readonly request: CreateRequest
+interface Prepared extends Creating {
   readonly base: Base
   readonly weights: readonly WeightsLayer[]
 }
@@ -385,7 +409,7 @@ async function writeTexts(
 
 /** False when a blob is gone and it is worth another attempt. */
 async function writeManifest(
-  { context, name }: Prepared,
+  { context, name, unused }: Prepared,
   manifest: Manifest,
   attempt: number,
   signal: AbortSignal,
@@ -394,9 +418,7 @@ async function writeManifest(
   try {
     const bytes = Buffer.from(`${JSON.stringify(manifest)}\n`)
     const replaced = await writer.writeManifest(name, bytes, { signal })
-    if (replaced !== undefined && !context.keepsUnused) {
-      await writer.removeUnreferenced(blobsOf(replaced))
-    }
+    if (replaced !== undefined && !context.keepsUnused) unused.push(...blobsOf(replaced))
     return true
   } catch (error) {
     const isGone = error instanceof CriaError && error.code === "conflict"

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test"
+import { rejects } from "node:assert/strict"
 import {
   existsSync,
   mkdirSync,
@@ -11,6 +12,9 @@ import {
 import { homedir, tmpdir } from "node:os"
 import { dirname, join, relative } from "node:path"
 
+import { convertFolder } from "../convert/convert.ts"
+import type { ModelSource } from "../convert/folder.ts"
+import { TestModel } from "../convert/test-model.ts"
 import { parseModelfile } from "../modelfile/parse.ts"
 import { gatherFiles } from "./gather.ts"
 
@@ -64,20 +68,29 @@ describe("gatherFiles() — FROM", () => {
       "tokenizer.json",
       "tokenizer.model",
       "chat_template.jinja",
+      "additional_chat_templates/tool_use.jinja",
       "README.md",
+      "LICENSE",
+      "merges.txt",
+      "requirements.txt",
+      "vocab.txt",
       "pytorch_model.bin",
       "sub/config.json",
       "x.gguf",
     )
     expect(folder.files("FROM .")).toEqual([
+      "README.md",
+      "additional_chat_templates/tool_use.jinja",
       "chat_template.jinja",
       "config.json",
+      "merges.txt",
       "model-00001-of-00002.safetensors",
       "model-00002-of-00002.safetensors",
       "model.safetensors.index.json",
       "sub/config.json",
       "tokenizer.json",
       "tokenizer.model",
+      "vocab.txt",
     ])
   })
 
@@ -111,6 +124,61 @@ describe("gatherFiles() — FROM", () => {
     expect(() => folder.gather("FROM ~no-such-user/m.gguf")).toThrow(
       'Cannot find "~no-such-user/m.gguf"',
     )
+  })
+})
+
+/** A tokenizer of byte pairs as two files, in the place of one. */
+function splitTokenizer(model: TestModel): void {
+  const path = join(model.path, "tokenizer.json")
+  const { model: pairs } = JSON.parse(readFileSync(path, "utf8")) as {
+    model: { vocab: object; merges: (string | string[])[] }
+  }
+  const merges = pairs.merges.map((merge) => (Array.isArray(merge) ? merge.join(" ") : merge))
+  model.write("vocab.json", JSON.stringify(pairs.vocab))
+  model.change("tokenizer_config.json", { tokenizer_class: "Qwen2Tokenizer" })
+  model.write("merges.txt", ["#version: 0.2", ...merges, ""].join("\n"))
+  rmSync(path)
+}
+
+/** The words of a tokenizer as a text file. */
+function listWords(model: TestModel): void {
+  const path = join(model.path, "tokenizer.json")
+  const { model: words } = JSON.parse(readFileSync(path, "utf8")) as {
+    model: { vocab: Record<string, number> }
+  }
+  model.write("vocab.txt", `${Object.keys(words.vocab).join("\n")}\n`)
+  rmSync(path)
+}
+
+async function converted(source: ModelSource, target: string): Promise<Buffer> {
+  for await (const _ of convertFolder(source, target));
+  return readFileSync(target)
+}
+
+describe("gatherFiles() — takes all that a conversion reads", () => {
+  test.each<[string, (model: TestModel) => void]>([
+    ["llama-3", () => {}],
+    ["llama-spm", (model) => model.write("additional_chat_templates/rag.jinja", "{{ documents }}")],
+    ["qwen2", splitTokenizer],
+    ["qwen3-embedding", (model) => model.write("README.md", "---\nlicense: mit\n---\n")],
+    ["bert", listWords],
+  ])("of %s", async (name, change) => {
+    using model = new TestModel(name)
+    change(model)
+    const { files } = gatherFiles(parseModelfile(`FROM ${model.path}`), "/")
+    const list = { name: "model", label: name, paths: Object.fromEntries(files) }
+    const whole = await converted(model.path, model.target)
+    expect((await converted(list, model.target)).equals(whole)).toBe(true)
+  })
+
+  test("a tokenizer without its merges is none", async () => {
+    using model = new TestModel("qwen2")
+    splitTokenizer(model)
+    rmSync(join(model.path, "merges.txt"))
+    await rejects(converted(model.path, model.target), {
+      code: "not-found",
+      message: `Cannot find "merges.txt" in "${model.path}"`,
+    })
   })
 })
 
@@ -167,7 +235,19 @@ describe("gatherFiles() — refuses", () => {
 
   test("names that no file system has", () => {
     using folder = new Folder()
-    expect(folder.gather(`FROM ${"x".repeat(5000)}`).from).toHaveLength(5000)
-    expect(() => folder.gather(`FROM a\nADAPTER ${"x".repeat(5000)}`)).toThrow("Cannot find")
+    for (const length of [300, 5000]) {
+      const name = "x".repeat(length)
+      expect(folder.gather(`FROM ${name}`).from).toHaveLength(length)
+      expect(() => folder.gather(`FROM a\nADAPTER ${name}`)).toThrow("Cannot find")
+    }
+    expect(() => folder.gather(`FROM ./${"x".repeat(300)}`)).toThrow('Cannot find "./xxx')
+    expect(() => folder.gather(`FROM ${"x".repeat(300)}.gguf`)).toThrow('Cannot find "xxx')
+  })
+
+  test("what the system does not let us look at, in our words", () => {
+    using folder = new Folder().with("m.gguf")
+    expect(() => folder.gather("FROM ./m.gguf/x")).toThrow('Cannot find "./m.gguf/x"')
+    symlinkSync("loop.gguf", join(folder.path, "loop.gguf"))
+    expect(() => folder.gather("FROM ./loop.gguf")).toThrow('Cannot read "./loop.gguf": ELOOP')
   })
 })

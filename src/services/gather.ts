@@ -93,15 +93,28 @@ function homeIn(file: string, user: string): string | undefined {
 
 /** Undefined when there is nothing and the text may be the name of a model. */
 function existingPath(text: string, folder: string): string | undefined {
-  // No file has such a name, and the system would complain in its own words.
-  if (text === "" || text.includes("\0") || text.length > 4096) return undefined
+  if (text === "" || text.includes("\0")) return undefined
   const path = expand(text, folder)
-  if (statSync(path, { throwIfNoEntry: false }) !== undefined) return path
+  if (isThere(path, text)) return path
   if (!/^(?:\.{1,2}|~[^/\\]*)?[/\\]|\.(?:gguf|safetensors|bin)$|^[A-Za-z]:\\/.test(text))
     return undefined
-  throw new CriaError("not-found", `Cannot find "${text}"`, {
+  throw new CriaError("not-found", `Cannot find "${text.slice(0, 200)}"`, {
     hint: `Paths begin at the folder of the Modelfile, ${folder}`,
   })
+}
+
+/** What systems say of a path where nothing is, or can be. */
+const NOTHING_THERE: readonly string[] = ["ENOENT", "ENOTDIR", "ENAMETOOLONG"]
+
+function isThere(path: string, text: string): boolean {
+  try {
+    statSync(path)
+    return true
+  } catch (cause) {
+    const code = cause instanceof Error && "code" in cause ? String(cause.code) : String(cause)
+    if (NOTHING_THERE.includes(code)) return false
+    throw new CriaError("invalid-input", `Cannot read "${text}": ${code}`, { cause })
+  }
 }
 
 function requirePath(text: string, folder: string): string {
@@ -145,8 +158,19 @@ const WEIGHTS = [
   ["adapter_model*.safetensors"],
 ]
 
-/** What belongs to weights in safetensors. */
-const COMPANIONS = ["*.json", "*/*.json", "chat_template.jinja", "tokenizer.model"]
+/** What belongs to weights in safetensors: all that `src/convert` reads. */
+const COMPANIONS = [
+  "*.json",
+  "*/*.json",
+  "chat_template.jinja",
+  "additional_chat_templates/*.jinja",
+  "tokenizer.model",
+  // Older tokenizers, in several files.
+  "vocab.txt",
+  "merges.txt",
+  // The card: name, licence, origin.
+  "README.md",
+]
 
 function filesOfFolder(folder: string): string[] {
   const found = (patterns: readonly string[]) =>

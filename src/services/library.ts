@@ -12,7 +12,6 @@ import { manifestPath, type ModelName, parseName, sameName, shortName } from "..
 import type { ModelStore, StoredModel } from "../store/store.ts"
 import { blobsOf, type PutBlob } from "../store/writer.ts"
 import { assert, CriaError } from "../util/errors.ts"
-import { drain } from "../util/iterate.ts"
 import { ensureOwn } from "./blobs.ts"
 import { type CreateContext, createModel, type CreateRequest } from "./create.ts"
 import type { Progress } from "./progress.ts"
@@ -52,21 +51,34 @@ export class Library {
   }
 
   /**
-   * Gives a model another name. The manifest is copied byte for byte; blobs of other stores are linked, or copied.
+   * Gives a model another name. The manifest is copied byte for byte; blobs of other stores are linked, or copied. The
+   * last step is `success`.
    *
    * @throws {CriaError} `invalid-input` for a name that cannot be one, `not-found`.
    */
-  async copy(source: string, destination: string, signal: AbortSignal): Promise<void> {
+  async *copy(
+    source: string,
+    destination: string,
+    signal: AbortSignal,
+  ): AsyncGenerator<Progress, void> {
     const from = nameOr(source, `source ${JSON.stringify(source)} is invalid`)
     const to = nameOr(destination, `destination ${JSON.stringify(destination)} is invalid`)
     const model = this.#stores.all.find(from)
     if (model === undefined) {
       throw new CriaError("not-found", `model ${JSON.stringify(source)} not found`)
     }
-    if (sameName(model.name, to)) return
+    if (!sameName(model.name, to)) yield* this.#copyTo(to, model, signal)
+    yield { status: "success" }
+  }
+
+  async *#copyTo(
+    to: ModelName,
+    model: StoredModel,
+    signal: AbortSignal,
+  ): AsyncGenerator<Progress, void> {
     const writer = storeWriter(this.#stores)
     const parts = { store: this.#stores.all, writer }
-    for (const digest of blobsOf(model.manifest)) await drain(ensureOwn(parts, digest, signal))
+    for (const digest of blobsOf(model.manifest)) yield* ensureOwn(parts, digest, signal)
     const replaced = await writer.writeManifest(to, manifestBytes(this.#stores.folders, model), {
       signal,
     })

@@ -35,12 +35,14 @@ export async function* byteSteps<T>(
   counts: AsyncGenerator<number, T>,
   step: SizedProgress,
 ): AsyncGenerator<Progress, T> {
+  // Left early, what is counted still has files open.
+  await using steps = counts
   const apart = Math.max(STEP_BYTES_MIN, step.total * STEP_PART)
   let shown = 0
   for (;;) {
     // Counts come one after the other.
     // oxlint-disable-next-line no-await-in-loop
-    const { done, value } = await counts.next()
+    const { done, value } = await steps.next()
     if (done === true) {
       if (shown > 0) yield { ...step, completed: step.total }
       return value

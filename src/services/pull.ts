@@ -10,17 +10,12 @@ import type { Quant } from "../registry/quants.ts"
 import type { Repository } from "../registry/repository.ts"
 import { retrying } from "../registry/retry.ts"
 import type { Digest } from "../store/digest.ts"
-import {
-  type Layer,
-  type Manifest,
-  MEDIA_TYPES,
-  parseManifest,
-  uniqueBlobs,
-} from "../store/manifest.ts"
+import { type Manifest, parseManifest, uniqueBlobs } from "../store/manifest.ts"
 import { fullName, type ModelName, parseName, shortName } from "../store/name.ts"
 import { forgetPull, rememberPull } from "../store/pending.ts"
 import { blobsOf } from "../store/writer.ts"
 import { CriaError, errorMessage, toCriaError } from "../util/errors.ts"
+import { checkManifest } from "./check-manifest.ts"
 import type { Chooser } from "./choose.ts"
 import { checkPullRoom, fetchBlob, type FetchContext } from "./fetch.ts"
 import { chosenQuant, explainChoice, type QuantFit } from "./fit.ts"
@@ -153,7 +148,7 @@ async function* pullLayers(
 ): AsyncGenerator<Progress, Installed> {
   const { writer } = context
   const { manifest } = parseManifest(bytes)
-  checkManifest(manifest, name)
+  checkManifest(manifest, `Cannot pull "${fullName(name)}"`)
   const blobs = uniqueBlobs(manifest)
   await checkPullRoom(context, blobs)
   rememberPull(writer.root, bytes)
@@ -177,25 +172,5 @@ async function* removeUnused(
     await writer.removeUnreferenced(old)
   } catch (error) {
     yield { status: `couldn't remove unused layers: ${errorMessage(error)}` }
-  }
-}
-
-/** What no pull can make a model of. */
-function checkManifest({ layers, config }: Manifest, name: ModelName): void {
-  const quoted = `"${fullName(name)}"`
-  if (layers.length === 0) {
-    throw new CriaError("unavailable", `Cannot pull ${quoted}: its manifest has no layers`)
-  }
-  if (layers.some(({ mediaType }) => mediaType === MEDIA_TYPES.tensor)) {
-    const text = "this model requires MLX support, but the MLX runtime is not available"
-    throw new CriaError("unavailable", text)
-  }
-  const sizes = new Map<Digest, number>()
-  for (const { digest, size } of [...layers, config] satisfies Layer[]) {
-    if ((sizes.get(digest) ?? size) !== size) {
-      const text = `Cannot pull ${quoted}: its manifest gives two sizes for ${digest}`
-      throw new CriaError("unavailable", text)
-    }
-    sizes.set(digest, size)
   }
 }

@@ -12,6 +12,11 @@ import { CriaError, errorMessage } from "../util/errors.ts"
 /** The Go template that stands for none. */
 export const NO_TEMPLATE = "{{ .Prompt }}"
 
+/** Whether a Modelfile's template is that one, which `show` writes for models that have none. */
+export function isNoTemplate(source: string): boolean {
+  return /^\s*\{\{-?\s*\.Prompt\s*-?\}\}\s*$/.test(source)
+}
+
 /**
  * Reads a template of a request or of a model.
  *
@@ -43,8 +48,8 @@ export function checkTemplate(source: string): void {
  * Decides between the Modelfile's template and the one in the model's file.
  *
  * The file's own is taken when it can do more (tools, thinking, results of tools) and the Modelfile's says nothing
- * that it does not say: then that is an older version for the same model. So it is too when the model wants one of
- * Ollama's built-in renderers, which the templates in files stand for.
+ * that it does not say: then that is an older version for the same model. So it is when the Modelfile's stands for none,
+ * and when the model wants one of Ollama's built-in renderers, which the templates in files stand for.
  *
  * @param forced The user's setting; undefined leaves it to us.
  * @returns Whether the Go template is used.
@@ -57,6 +62,7 @@ export function usesGoTemplate(
   const jinja = facts.chatTemplate ?? ""
   if (jinja === "") return true
   if (forced !== undefined) return forced
+  if (isNoTemplate(go.template.source)) return false
   if (config.renderer !== undefined || config.parser !== undefined) return false
   if (isHarmony(go, facts)) return false
   return !(canDoMore(jinja, go) && saysAll(jinja, go))

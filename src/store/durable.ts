@@ -80,11 +80,14 @@ export function writeWhole(target: string, content: Uint8Array, temporary: strin
 /** Makes a rename or an unlink in a folder outlive a power failure, where the platform can. */
 export function syncFolder(path: string): void {
   // Windows opens no folders, and flushes renames by itself.
-  if (process.platform !== "win32") syncPath(path, constants.O_RDONLY)
+  if (process.platform !== "win32") syncPath(path)
 }
 
-function syncPath(path: string, flags: number = constants.O_RDWR): void {
-  const file = openSync(path, flags)
+/** Windows flushes only what is open for writing; elsewhere a file that may not be written can be flushed. */
+const SYNC_FLAGS = process.platform === "win32" ? constants.O_RDWR : constants.O_RDONLY
+
+function syncPath(path: string): void {
+  const file = openSync(path, SYNC_FLAGS)
   try {
     fsyncSync(file)
   } catch (error) {

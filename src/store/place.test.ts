@@ -2,11 +2,13 @@ import { describe, expect, test } from "bun:test"
 import { rejects } from "node:assert/strict"
 import {
   existsSync,
+  lstatSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs"
 import { tmpdir } from "node:os"
@@ -45,6 +47,23 @@ describe("placeFile()", () => {
     expect(done).toBe(true)
     expect(value).toBeOneOf(["reflink", "hard link"])
     expect(readFileSync(target).equals(CONTENT)).toBe(true)
+  })
+
+  test("of a link, places what it leads to", async () => {
+    using folders = new Folders()
+    const source = join(folders.here, "a")
+    writeFileSync(source, CONTENT)
+    for (const [name, path] of Object.entries({ absolute: source, relative: "a" })) {
+      const link = join(folders.here, name)
+      symlinkSync(path, link)
+      for (const folder of [folders.here, folders.there]) {
+        const target = join(folder, `${name}-placed`)
+        // oxlint-disable-next-line no-await-in-loop
+        await drain(placeFile(link, target))
+        expect(lstatSync(target).isFile()).toBe(true)
+        expect(readFileSync(target).equals(CONTENT)).toBe(true)
+      }
+    }
   })
 
   test.skipIf(!HAS_TWO_DISKS)("copies to another disk, and tells how much", async () => {

@@ -3,7 +3,15 @@
  *
  * @module
  */
-import { constants, copyFileSync, createReadStream, linkSync, rmSync, statSync } from "node:fs"
+import {
+  constants,
+  copyFileSync,
+  createReadStream,
+  linkSync,
+  realpathSync,
+  rmSync,
+  statSync,
+} from "node:fs"
 import { open } from "node:fs/promises"
 import { dirname } from "node:path"
 
@@ -15,7 +23,7 @@ import { cannotWrite } from "./durable.ts"
 export type Placement = "reflink" | "hard link" | "copy"
 
 /**
- * Makes `target` have the content of `source`: as a reflink, else as a hard link.
+ * Makes `target` have the content of `source`: as a reflink, else as a hard link. Of a link, that of what it leads to.
  *
  * @returns Undefined when the file system can do neither; nothing is there then.
  */
@@ -27,7 +35,8 @@ export function placeLinked(source: string, target: string): Placement | undefin
     rmSync(target, { force: true })
   }
   try {
-    linkSync(source, target)
+    // Linux would give the link itself another name.
+    linkSync(realpathSync(source), target)
     return "hard link"
   } catch {
     return undefined

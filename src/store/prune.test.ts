@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test"
-import { existsSync, mkdirSync, readdirSync, utimesSync } from "node:fs"
+import { existsSync, lutimesSync, mkdirSync, readdirSync, symlinkSync, utimesSync } from "node:fs"
 import { dirname, join } from "node:path"
 
 import { blobFilePath, parseDigest } from "./digest.ts"
@@ -41,6 +41,34 @@ describe("pruneStore()", () => {
     })
     expect(existsSync(blobFilePath(store.root, kept.digest))).toBe(true)
     expect(readdirSync(join(store.root, "blobs"))).toHaveLength(2)
+  })
+
+  test("removes old links that nobody names, not what they lead to", async () => {
+    using store = new TestStore()
+    const shared = store.write("shared", "weights")
+    utimesSync(shared, 1, 1)
+    const links = {
+      [`sha256-${HEX}`]: shared,
+      "sha256-tmp-1": "../gone",
+      "sha256-tmp-2": store.root,
+      "sha256-tmp-3": "sha256-tmp-3",
+    }
+    mkdirSync(join(store.root, "blobs"))
+    for (const [name, target] of Object.entries(links)) {
+      const path = join(store.root, "blobs", name)
+      symlinkSync(target, path)
+      lutimesSync(path, 1, 1)
+    }
+    expect(await prune(store)).toEqual({
+      removed: expect.arrayContaining([`sha256-${HEX}`, "sha256-tmp-1"]),
+      freed: 0,
+      isDone: true,
+    })
+    expect(readdirSync(join(store.root, "blobs")).toSorted()).toEqual([
+      "sha256-tmp-2",
+      "sha256-tmp-3",
+    ])
+    expect(existsSync(shared)).toBe(true)
   })
 
   test("leaves what is younger than the grace period: another process may be at it", async () => {

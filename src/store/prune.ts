@@ -2,14 +2,15 @@
  * What a store does when a server starts: removes what interrupted downloads and creations have left.
  *
  * Only files that are older than the grace period go, so that another process that is at work keeps its own; what a
- * pull has fetched stays for days, and while it is being fetched. None go when some manifest cannot be read, because
- * then nobody knows what it needs.
+ * creation reads stays until it has ended, what a pull has fetched for days, and while it is being fetched. None go when
+ * some manifest cannot be read, because then nobody knows what it needs.
  *
  * @module
  */
-import { type Dirent, renameSync, rmSync, type Stats, statSync } from "node:fs"
+import { type Dirent, lstatSync, renameSync, rmSync, type Stats, statSync } from "node:fs"
 import { join } from "node:path"
 
+import { digestsInCreation } from "./creations.ts"
 import { type Digest, toDigest } from "./digest.ts"
 import { readFolder } from "./files.ts"
 import type { Store } from "./folder-store.ts"
@@ -52,13 +53,14 @@ export async function pruneStore(
   if (store.readOnly || readFolder(blobs).length === 0) return { ...NOTHING, isDone: true }
   return withStoreLock(store.root, () => {
     renameLegacyBlobs(blobs)
-    const { digests: used, areSound } = collectReferences(store.root)
+    const { digests: named, areSound } = collectReferences(store.root)
     if (!areSound) return { ...NOTHING, isDone: false }
-    const pending = pendingDigests(store.root, nowMs - PULL_GRACE_MS)
+    const pulled = pendingDigests(store.root, nowMs - PULL_GRACE_MS)
+    const used = new Set([...named, ...pulled, ...digestsInCreation(store.root, nowMs)])
     const { partials, others } = sorted(readFolder(blobs))
     const unused = others.filter(({ name }) => {
       const digest = toDigest(name)
-      return digest === undefined || !(used.has(digest) || pending.has(digest))
+      return digest === undefined || !used.has(digest)
     })
     const files = removeAged(blobs, unused, nowMs - graceMs)
     const parts = prunePartials(store.root, partials, nowMs - PULL_GRACE_MS)
@@ -100,7 +102,7 @@ function removeAged(folder: string, entries: readonly Dirent[], before: number):
     if (stats === undefined) continue
     rmSync(path, { force: true })
     removed.push(entry.name)
-    freed += stats.size
+    if (stats.isFile()) freed += stats.size
   }
   return { removed, freed }
 }
@@ -133,11 +135,25 @@ function renameLegacyBlobs(blobs: string): void {
   }
 }
 
-/** Of a file, or a link that leads nowhere or to one, that was last written before `before`. Folders stay. */
+/**
+ * Of a file that was last written before `before`; of a link that leads nowhere, or to a file, when both were. Folders,
+ * and what leads to them, stay.
+ */
 function agedStats(path: string, entry: Dirent, before: number): Stats | undefined {
-  if (!entry.isFile()) return undefined
-  const stats = statSync(path, { throwIfNoEntry: false })
-  return stats !== undefined && stats.mtimeMs < before ? stats : undefined
+  const stats = lstatSync(path, { throwIfNoEntry: false })
+  if (stats === undefined || stats.mtimeMs >= before) return undefined
+  if (entry.isFile()) return stats
+  return entry.isSymbolicLink() && isTargetAged(path, before) ? stats : undefined
+}
+
+function isTargetAged(link: string, before: number): boolean {
+  try {
+    const target = statSync(link, { throwIfNoEntry: false })
+    return target === undefined || (target.isFile() && target.mtimeMs < before)
+  } catch {
+    // Nobody can tell what it leads to: it stays.
+    return false
+  }
 }
 
 function pruneManifestFolders(top: string, before: number): void {

@@ -13,6 +13,7 @@ import {
 } from "node:fs"
 import { dirname, join } from "node:path"
 
+import { drain } from "../util/iterate.ts"
 import { blobFilePath, type Digest, parseDigest } from "./digest.ts"
 import { openStore, type Store } from "./folder-store.ts"
 import { MEDIA_TYPES } from "./manifest.ts"
@@ -118,6 +119,19 @@ describe("StoreWriter — blobs", () => {
     expect(opened.writer.adoptBlob(partial, digest)).toBe(true)
     expect(opened.blobNames()).toEqual([digest.replace(":", "-")])
   })
+
+  test.skipIf(process.getuid?.() === 0)(
+    "a file that nobody may write is adopted, too (needs a user other than root)",
+    async () => {
+      using opened = new Opened()
+      const temporary = opened.writer.temporaryPath()
+      writeFileSync(temporary, "x", { mode: 0o444 })
+      expect(await drain(opened.writer.adoptFile(temporary))).toMatchObject({
+        size: 1,
+        isNew: true,
+      })
+    },
+  )
 
   test("a read-only store says so", () => {
     using opened = new Opened()

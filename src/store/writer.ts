@@ -27,6 +27,7 @@ import { basename, dirname, join, relative } from "node:path"
 import { CriaError } from "../util/errors.ts"
 import { drain } from "../util/iterate.ts"
 import { requireRoom } from "../util/room.ts"
+import { digestsInCreation } from "./creations.ts"
 import { blobFilePath, type Digest, hashSteps, parseDigest } from "./digest.ts"
 import { cannotWrite, moveIntoPlace, systemErrorCode, syncFolder, writeWhole } from "./durable.ts"
 import { isRegularFile, readFolder } from "./files.ts"
@@ -263,12 +264,15 @@ export class StoreWriter {
   }
 
   /**
-   * Removes those blobs that no manifest names. Missing ones are fine.
+   * Removes those blobs that no manifest names and no creation reads. Missing ones are fine.
    *
    * @returns Those that were removed.
    */
   async removeUnreferenced(digests: readonly Digest[]): Promise<Digest[]> {
-    return withStoreLock(this.root, () => this.#removeUnreferenced(digests))
+    return withStoreLock(this.root, () => {
+      const read = digestsInCreation(this.root)
+      return this.#removeUnreferenced(digests.filter((digest) => !read.has(digest)))
+    })
   }
 
   /**

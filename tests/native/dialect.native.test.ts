@@ -1,11 +1,13 @@
 import assert from "node:assert/strict"
 import { readdirSync, truncateSync } from "node:fs"
+import { writeFile } from "node:fs/promises"
 import { join } from "node:path"
 
 import { loadModel } from "../../ffi/model.ts"
+import { quantizeFile } from "../../ffi/quantize.ts"
 import { inputOf } from "../../src/gguf/merge.ts"
 import { readArray, readArrayBytes, readGguf } from "../../src/gguf/read.ts"
-import { readLoadable } from "../../src/gguf/translate.ts"
+import { readLoadable, viewChunks } from "../../src/gguf/translate.ts"
 import {
   type GgufInput,
   packNumbers,
@@ -180,6 +182,23 @@ describe("models of Ollama's registry answer as those made for llama.cpp", () =>
       await expectSame(folder, answer)
     })
   }
+
+  test("all of them can be quantised", async () => {
+    for (const [title, model] of Object.entries(DIALECT_MODELS)) {
+      using folder = new Folder()
+      const [path, copy, output] = ["m.gguf", "copy.gguf", "out.gguf"].map((n) => folder.file(n))
+      assert.ok(path !== undefined && copy !== undefined && output !== undefined)
+      // Each quantiser takes all cores.
+      // oxlint-disable no-await-in-loop
+      await writeOllama(path, model)
+      const { view } = readLoadable(path, title)
+      assert.ok(view !== undefined)
+      await writeFile(copy, viewChunks(view))
+      await quantizeFile(library, { input: copy, output, type: "Q8_0" }, () => {})
+      assert.ok((await answer(output)).length > 1, title)
+      // oxlint-enable no-await-in-loop
+    }
+  })
 
   test("EmbeddingGemma", async () => {
     using folder = new Folder()

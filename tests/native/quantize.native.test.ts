@@ -1,5 +1,5 @@
 import assert from "node:assert/strict"
-import { existsSync, writeFileSync } from "node:fs"
+import { existsSync, readFileSync, writeFileSync } from "node:fs"
 
 import { quantizeFile } from "../../ffi/quantize.ts"
 import { modelFacts } from "../../src/gguf/facts.ts"
@@ -8,7 +8,7 @@ import { QUANTIZATION_TYPES } from "../../src/services/quantization.ts"
 import { writeFloats, writeImportance } from "../weights.ts"
 import { describe, Folder, library, test } from "./support.ts"
 
-/** What llama.cpp makes only with an importance matrix. */
+/** What llama.cpp makes only with an importance matrix. docs/models.md lists them, too. */
 const NEEDS_MATRIX = [
   "Q2_K_S",
   "IQ2_M",
@@ -20,6 +20,31 @@ const NEEDS_MATRIX = [
   "IQ3_XXS",
   "IQ3_XS",
 ]
+
+/** Where the description of a tensor has its first size, its type and its place; all have two sizes. */
+function partsOfTensor(bytes: Buffer, name: string): Record<"size" | "type" | "offset", number> {
+  const end = bytes.indexOf(name) + name.length
+  return { size: end + 4, type: end + 4 + 16, offset: end + 4 + 16 + 4 }
+}
+
+/** What may be wrong with the description of a tensor, and with the length of a file. */
+const DAMAGES: Readonly<Record<string, (bytes: Buffer) => Buffer>> = {
+  "beyond the end": (bytes) => written(bytes, "offset", 2n ** 40n),
+  "past the largest number": (bytes) => written(bytes, "offset", 2n ** 64n - 32n),
+  "over another": (bytes) => written(bytes, "offset", 0n),
+  "of another size": (bytes) => written(bytes, "size", 64n),
+  "of a size that wraps": (bytes) => written(bytes, "size", 2n ** 62n),
+  "of no known type": (bytes) => written(bytes, "type", 999n),
+  "cut off": (bytes) => bytes.subarray(0, -1),
+  "gone with half of the file": (bytes) => bytes.subarray(0, bytes.length / 2),
+}
+
+function written(bytes: Buffer, part: "size" | "type" | "offset", value: bigint): Buffer {
+  const at = partsOfTensor(bytes, "blk.0.ffn_down.weight")[part]
+  if (part === "type") bytes.writeUInt32LE(Number(value), at)
+  else bytes.writeBigUInt64LE(value, at)
+  return bytes
+}
 
 /** llama.cpp does the same under every runtime, and takes its time. */
 const TYPES = "Deno" in globalThis ? ["Q4_K_M", "IQ2_XXS"] : QUANTIZATION_TYPES
@@ -56,16 +81,39 @@ describe("quantizeFile()", () => {
         { input, output, type, ...(imatrix === undefined ? {} : { imatrix }) },
         () => {},
       )
-    await assert.rejects(quantize("IQ2_XXS"), {
-      code: "invalid-input",
-      message: "Cannot quantize to IQ2_XXS: it needs an importance matrix",
-      hint: /--imatrix/,
-    })
+    for (const type of NEEDS_MATRIX) {
+      // oxlint-disable-next-line no-await-in-loop
+      await assert.rejects(quantize(type), {
+        code: "invalid-input",
+        message: `Cannot quantize to ${type}: it needs an importance matrix`,
+        hint: /--imatrix/,
+      })
+    }
     writeFileSync(folder.file("rubbish"), "rubbish")
     await assert.rejects(quantize("IQ2_XXS", folder.file("rubbish")), {
       message: /is not an importance matrix/,
     })
     await assert.rejects(quantize("Q9"), { code: "invalid-input" })
+  })
+
+  test("of a damaged file nothing is written, so that no memory of the process gets out", async () => {
+    using folder = new Folder()
+    const [whole, input] = [folder.file("whole.gguf"), folder.file("in.gguf")]
+    await writeFloats(whole, 1)
+    for (const [title, damage] of Object.entries(DAMAGES)) {
+      // F32 copies tensors as they are.
+      for (const type of ["F32", "Q8_0"]) {
+        const output = folder.file("out.gguf")
+        writeFileSync(input, damage(readFileSync(whole)))
+        // oxlint-disable-next-line no-await-in-loop
+        await assert.rejects(
+          quantizeFile(library, { input, output, type }, () => {}),
+          { code: "invalid-input" },
+          title,
+        )
+        assert.equal(existsSync(output), false, title)
+      }
+    }
   })
 
   test("a file that is no model is an error", async () => {

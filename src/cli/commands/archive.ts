@@ -109,7 +109,9 @@ export async function importArchive(
   const source = file === STANDARD ? Bun.stdin.stream() : fileChunks(file)
   await interruptible(async (signal) => {
     using progress = new ProgressPrinter(json)
-    const steps = importModels(writer, untilAborted(source, signal), { rename: name, signal })
+    const { keepsUnused } = config
+    const options = { rename: name, keepsUnused, signal }
+    const steps = importModels(writer, untilAborted(source, signal), options)
     for (;;) {
       const { done, value } = await steps.next()
       if (done === true) {

@@ -8,7 +8,7 @@ import { openStore } from "../../store/folder-store.ts"
 import { layerStores } from "../../store/layered-store.ts"
 import { TestStore } from "../../store/test-store.ts"
 import { TestTerminal } from "../test-terminal.ts"
-import { remove } from "./models.ts"
+import { copy, remove } from "./models.ts"
 
 /** A client of a server that does nothing but remove models of these stores. */
 function clientOf(stores: Stores): Client {
@@ -36,4 +36,26 @@ test("rm says when a store that is only read has a model of the same name", asyn
     `'both' is still listed: there is another in "${theirs.root}", which is only read\n`,
   )
   await rejects(remove(client, ["both"]), { message: /Cannot remove "both:latest": it is in/ })
+})
+
+test("cp shows how far it is when there is something to copy", async () => {
+  using terminal = new TestTerminal()
+  const step = { status: "copying 0123456789ab", digest: "sha256:01", total: 2_000_000 }
+  const steps = [
+    { ...step, completed: 1_000_000 },
+    { ...step, completed: 2_000_000 },
+  ]
+  const lines = [...steps, { status: "success" }].map((line) => `${JSON.stringify(line)}\n`)
+  const bodies: unknown[] = []
+  const client = new Client("http://localhost", async (_, init) => {
+    bodies.push(await new Response(init.body).json())
+    return new Response(lines.join(""))
+  })
+  await copy(client, "a", "b")
+  expect(bodies).toEqual([{ source: "a", destination: "b", stream: true }])
+  expect(terminal.stdout).toBe("copied 'a' to 'b'\n")
+  expect(terminal.stderr).toMatch(/^copying 0123456789ab: 50% .*\ncopying .*: 100% .*\n$/)
+  // Ollama's servers say nothing.
+  await copy(new Client("http://localhost", async () => new Response()), "c", "d")
+  expect(terminal.stdout).toEndWith("copied 'c' to 'd'\n")
 })

@@ -6,16 +6,21 @@
 
 import type { Client } from "../../client/client.ts"
 import { CriaError } from "../../util/errors.ts"
-import { Spinner } from "../output.ts"
+import { interruptible } from "../interrupt.ts"
+import { ProgressDisplay } from "../progress.ts"
 
 /** Gives a model another name. */
 export async function copy(client: Client, source: string, destination: string): Promise<void> {
-  {
-    // Of a model in another store, on another disk, gigabytes are copied.
-    using _ = new Spinner()
-    await client.copy(source, destination)
-  }
-  console.log(`copied '${source}' to '${destination}'`)
+  await interruptible(async (signal) => {
+    {
+      using progress = new ProgressDisplay()
+      for await (const step of client.copy(source, destination, signal)) {
+        // Of a model in another store, on another disk, gigabytes are copied; else there is nothing to tell.
+        if (step.total !== undefined) progress.show(step, performance.now())
+      }
+    }
+    console.log(`copied '${source}' to '${destination}'`)
+  })
 }
 
 /** Unloads and removes models, up to the first that cannot be. */

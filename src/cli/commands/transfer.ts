@@ -7,7 +7,7 @@
 import type { ProgressReply } from "../../api/ollama.ts"
 import type { Client } from "../../client/client.ts"
 import type { Config } from "../../config.ts"
-import { CriaError, errorMessage, toCriaError } from "../../util/errors.ts"
+import { CriaError, toCriaError } from "../../util/errors.ts"
 import { connectOrStart, connectToChange } from "../connect.ts"
 import { interruptible } from "../interrupt.ts"
 import { ProgressDisplay } from "../progress.ts"
@@ -57,18 +57,12 @@ async function transfer(
   request: (client: Client, signal: AbortSignal) => AsyncGenerator<ProgressReply>,
 ): Promise<void> {
   await interruptible(async (signal) => {
-    try {
-      await using connection = config.allowsChanges
-        ? await connectOrStart(config)
-        : await connectToChange(config)
-      const lines = request(connection.client, signal)
-      if (json) for await (const line of lines) console.log(JSON.stringify(line))
-      else await display(lines)
-    } catch (error) {
-      signal.throwIfAborted()
-      if (json) console.log(JSON.stringify({ error: errorMessage(error) }))
-      throw error
-    }
+    await using connection = config.allowsChanges
+      ? await connectOrStart(config)
+      : await connectToChange(config)
+    const lines = request(connection.client, signal)
+    if (json) for await (const line of lines) console.log(JSON.stringify(line))
+    else await display(lines)
   })
 }
 

@@ -5,6 +5,8 @@ import { join } from "node:path"
 
 import { TestModel } from "../../convert/test-model.ts"
 import { readGguf } from "../../gguf/read.ts"
+import type { CreateRequest } from "../../services/create.ts"
+import { parseDigest } from "../../services/library.ts"
 import { TestServer, type TestReply } from "../test-server.ts"
 
 const server = new TestServer()
@@ -28,6 +30,19 @@ async function upload(model: TestModel): Promise<Record<string, string>> {
 
 function create(fields: object): Promise<TestReply> {
   return server.post("/api/create", fields)
+}
+
+/** What `create({ model, files })` asks of the library. */
+function requestOf(model: string, files: Readonly<Record<string, string>>): CreateRequest {
+  const digests = Object.entries(files).map(([name, text]) => [name, parseDigest(text)] as const)
+  return {
+    model,
+    files: new Map(digests),
+    adapters: new Map(),
+    draftFiles: new Map(),
+    discard: [],
+    texts: { licenses: [], parameters: {}, messages: [], info: {} },
+  }
 }
 
 function statuses({ text }: TestReply): string[] {
@@ -78,6 +93,23 @@ describe("/api/create — from safetensors", () => {
     const again = await create({ model: "again", files })
     expect([again.status, again.text]).toEqual([404, expect.stringContaining("not found")])
     await remove("alone")
+    expect(blobs()).toEqual(before)
+  })
+
+  test("does not discard what another creation reads, which comes to its end", async () => {
+    using model = new TestModel("qwen2")
+    const before = blobs()
+    const files = await upload(model)
+    const other = server.app.library.create(requestOf("other", files), new AbortController().signal)
+    expect(await other.next()).toMatchObject({ value: { status: "converting model" } })
+    const first = await create({ model: "first", files, discard: Object.values(files) })
+    expect(statuses(first).at(-1)).toBe("success")
+    const steps = await Array.fromAsync(other)
+    expect(steps.at(-1)).toEqual({ status: "success" })
+    // Nobody reads them now.
+    await create({ model: "first", files, discard: Object.values(files) })
+    await remove("first")
+    await remove("other")
     expect(blobs()).toEqual(before)
   })
 

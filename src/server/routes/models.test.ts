@@ -297,6 +297,8 @@ describe("/api/create — from files", () => {
     expect(stops("own")).toEqual(["x"])
     await create(server, { model: "go", files, template: "{{ .Prompt }}!" })
     expect(stops("go")).toBeUndefined()
+    await create(server, { model: "none", files, template: "{{ .Prompt }}" })
+    expect(stops("none")).toEqual(stops("m"))
     const other = await put(server, await gguf({ "tokenizer.chat_template": text("{{ x }}") }))
     const unknown = await server.post("/api/create", { model: "u", files: { "u.gguf": other } })
     expect(statuses(unknown)).toContain("using the chat template of the model's file")
@@ -421,6 +423,19 @@ describe("/api/copy and /api/delete", () => {
     expect((await server.request("/api/delete", init)).status).toBe(200)
     expect(await names(server)).toEqual(["me/copy:2"])
     expect((await shown(server, "me/copy:2"))["capabilities"]).toContain("completion")
+  })
+
+  test("a copy says how it goes when it is asked to", async () => {
+    await using server = await TestServer.start()
+    const fields = { source: "tiny", destination: "copy", stream: true }
+    const reply = await server.post("/api/copy", fields)
+    expect([reply.status, reply.type, reply.text]).toEqual([
+      200,
+      "application/x-ndjson",
+      '{"status":"success"}\n',
+    ])
+    expect((await server.post("/api/copy", { ...fields, source: "nope" })).status).toBe(404)
+    expect(await names(server)).toEqual(["copy:latest", "tiny:latest"])
   })
 
   test("onto itself nothing happens", async () => {

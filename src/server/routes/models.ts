@@ -21,6 +21,7 @@ import type { CreateRequest } from "../../services/create.ts"
 import { type Digest, parseDigest } from "../../services/library.ts"
 import type { Progress } from "../../services/progress.ts"
 import { CriaError } from "../../util/errors.ts"
+import { drain } from "../../util/iterate.ts"
 import { toReply } from "../errors.ts"
 import { type Framing, streamed } from "../stream.ts"
 
@@ -36,15 +37,15 @@ export function modelRoutes({ library }: App): Hono {
   return new Hono()
     .post("/api/create", async (c) => {
       const body = parseBody<CreateBody>(createRequest, await c.req.text(), EMPTY_BODY)
-      // Leaving the reply ends what is being done, and so does a client that goes away before it begins.
-      const controller = new AbortController()
-      const signal = AbortSignal.any([controller.signal, c.req.raw.signal])
-      const steps = library.create(createCommand(body), signal)
-      return progressReply(steps, body.stream, controller)
+      const command = createCommand(body)
+      return progressReply(c, body.stream, (signal) => library.create(command, signal))
     })
     .post("/api/copy", async (c) => {
       const body = parseBody<CopyBody>(copyRequest, await c.req.text(), EMPTY_BODY)
-      await library.copy(body.source, body.destination, c.req.raw.signal)
+      const { source, destination, stream } = body
+      if (stream)
+        return progressReply(c, stream, (signal) => library.copy(source, destination, signal))
+      await drain(library.copy(source, destination, c.req.raw.signal))
       return c.body(null, 200)
     })
     .delete("/api/delete", async (c) => {
@@ -105,10 +106,13 @@ function digests(files: Readonly<Record<string, string>>): Map<string, Digest> {
 
 /** Steps as lines; without streaming only the last one. */
 async function progressReply(
-  steps: AsyncGenerator<Progress, void>,
+  c: Context,
   isStreamed: boolean,
-  controller: AbortController,
+  begin: (signal: AbortSignal) => AsyncGenerator<Progress, void>,
 ): Promise<Response> {
+  // Leaving the reply ends what is being done, and so does a client that goes away before it begins.
+  const controller = new AbortController()
+  const steps = begin(AbortSignal.any([controller.signal, c.req.raw.signal]))
   if (isStreamed) return streamed(abortable(steps, controller), PROGRESS)
   let last: Progress = { status: "success" }
   for await (const step of steps) last = step
