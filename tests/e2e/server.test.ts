@@ -55,7 +55,7 @@ const WEATHER = {
 describe("an idle server", () => {
   test("stays small while it has loaded nothing", async () => {
     await server.json("/api/tags")
-    expect(residentBytes(server.child.pid)).toBeLessThan(90e6)
+    expect(residentBytes(server.child.pid)).toBeLessThan(60e6)
     expect(server.runners).toEqual([])
   })
 
