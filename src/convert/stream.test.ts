@@ -82,6 +82,7 @@ describe("tensorSource()", () => {
     const shape = [bytes / 4096, 2048]
     const tensor: StoredTensor = { name: "t", type: "BF16", shape, path, byteOffset: 0, bytes }
     expect(2 * elementsOf(shape)).toBe(bytes)
+    Bun.gc(true)
     const before = process.memoryUsage().rss
     let read = 0
     let most = 0

@@ -15,6 +15,9 @@ import {
 /** Whose bytes are counted. */
 export type CutSide = "replies" | "requests"
 
+/** Milliseconds between the last byte and the cut: a client that learns of both at once may drop the bytes. */
+const SETTLE_MS = 50
+
 /** See the module. */
 export class CuttingProxy implements AsyncDisposable {
   /**
@@ -79,19 +82,24 @@ export class CuttingProxy implements AsyncDisposable {
       })
     }
     const [counted, other] = this.#side === "replies" ? [upstream, client] : [client, upstream]
-    other.on("data", (bytes) => counted.write(bytes))
+    // What lies on the way when a connection is cut does not arrive.
+    other.on("data", (bytes) => {
+      if (!isCut) counted.write(bytes)
+    })
     counted.on("data", (bytes: Buffer) => {
-      // What lies on the way when a connection is cut does not arrive.
       if (isCut) return
       const left = (this.limits[0] ?? Infinity) - passed
-      other.write(bytes.subarray(0, Math.max(0, Math.min(left, bytes.length))))
+      const last = bytes.subarray(0, Math.max(0, Math.min(left, bytes.length)))
       passed += bytes.length
-      if (bytes.length < left) return
-      this.limits.shift()
+      const isLast = bytes.length >= left
+      // What was let through arrives: who reads gets a moment for it, and closes the connection when it ends.
+      other.write(last, () => {
+        if (isLast) setTimeout(() => other.end(), SETTLE_MS)
+      })
+      if (!isLast) return
       isCut = true
+      this.limits.shift()
       this.cuts++
-      client.end()
-      setTimeout(cut, 10)
     })
   }
 }

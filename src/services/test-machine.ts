@@ -30,6 +30,7 @@ export class Machine implements AsyncDisposable {
       devices?: Device[]
       registries?: string[]
       isOffline?: boolean
+      tries?: number
       stallMs?: number
       pauseMs?: number
       stealMs?: number
@@ -43,8 +44,8 @@ export class Machine implements AsyncDisposable {
       key?: "none"
     } = {},
   ) {
-    const { registries = [], isOffline = false, stallMs = 300, pauseMs = 1 } = options
-    const { stealMs = 60_000, replyMs = 5000, sendMs = 5000, storeMs = 5000 } = options
+    const { registries = [], isOffline = false, stallMs = 60_000, pauseMs = 1 } = options
+    const { tries = 4, stealMs = 60_000, replyMs = 5000, sendMs = 5000, storeMs = 5000 } = options
     this.transfers = new Transfers({
       stores: { own: this.store, folders: [this.store], all: this.store },
       network: { userAgent: "cria/test", replyMs, sendMs, storeMs },
@@ -65,7 +66,7 @@ export class Machine implements AsyncDisposable {
         devices: () => Promise.resolve(options.devices ?? []),
       },
       policy: { registries, isOffline, keepsUnused: false },
-      patience: { tries: 4, pauseMs, pauseMsMax: 200, stallMs, stealMs },
+      patience: { tries, pauseMs, pauseMsMax: 200, stallMs, stealMs },
     })
   }
 

@@ -4,7 +4,7 @@ import { posix, sep, win32 } from "node:path"
 import * as fc from "fast-check"
 
 import { CriaError } from "../util/errors.ts"
-import { fuzzBudget } from "../util/fuzz.ts"
+import { cpuMs, fuzzBudget } from "../util/fuzz.ts"
 import {
   fullName,
   isValidName,
@@ -141,13 +141,13 @@ describe("parseName() — refuses", () => {
   })
 
   test("a megabyte of anything in bounded time", () => {
-    const startMs = performance.now()
+    const startMs = cpuMs()
     for (const piece of ["a", "/", ":", "a/", "a:", "../", "-cloud", ":local", " ", "\0", "😀"]) {
       const text = piece.repeat(1_000_000 / piece.length)
       expect(tryParse(text)).toBeUndefined()
       splitSource(`x${text}x`)
     }
-    expect(performance.now() - startMs).toBeLessThan(1000)
+    expect(cpuMs() - startMs).toBeLessThan(10_000)
   })
 })
 

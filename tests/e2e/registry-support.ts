@@ -19,7 +19,7 @@ import { type AddressInfo, connect, createServer, type Server, type Socket } fro
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 
-import type { World } from "./support.ts"
+import { until, type World } from "./support.ts"
 
 const PROGRAM = Bun.which("docker-registry")
 const OPENSSL = Bun.which("openssl")
@@ -36,6 +36,9 @@ export const NO_TLS_REGISTRY: string | undefined =
 
 /** The user that registries with Basic auth know. */
 export const USER = { name: "tester", password: "pass:word" } as const
+
+/** No address of a machine, so that the system refuses to connect to it at once; to a proxy it is one like others. */
+export const UNREACHABLE = "224.0.0.1"
 
 /** A running registry. Disposing it ends it and removes what it holds. */
 export class DockerRegistry implements AsyncDisposable {
@@ -57,45 +60,24 @@ export class DockerRegistry implements AsyncDisposable {
 
   static async start(options: { auth?: boolean; tls?: boolean } = {}): Promise<DockerRegistry> {
     const folder = mkdtempSync(join(tmpdir(), "cria-registry-"))
-    const port = await freePort()
-    const host = `127.0.0.1:${port}`
     if (options.tls === true) makeCertificate(folder)
     if (options.auth === true) {
       const hash = await Bun.password.hash(USER.password, { algorithm: "bcrypt", cost: 4 })
       writeFileSync(join(folder, "htpasswd"), `${USER.name}:${hash}\n`)
     }
-    const config = {
-      version: "0.1",
-      log: { level: "error", accesslog: { disabled: true } },
-      storage: {
-        filesystem: { rootdirectory: join(folder, "data") },
-        delete: { enabled: true },
-      },
-      http: {
-        addr: host,
-        // Whatever stands in front of it stays in front of it.
-        relativeurls: true,
-        ...(options.tls === true
-          ? { tls: { certificate: join(folder, "cert.pem"), key: join(folder, "key.pem") } }
-          : {}),
-      },
-      ...(options.auth === true
-        ? { auth: { htpasswd: { realm: "test", path: join(folder, "htpasswd") } } }
-        : {}),
+    for (;;) {
+      const host = `127.0.0.1:${await freePort()}`
+      const registry = new DockerRegistry(folder, host, serve(folder, host, options))
+      // Another program may take the port meanwhile: then the registry ends, and gets another one.
+      if (await registry.#listens()) return registry
     }
-    // JSON is YAML.
-    writeFileSync(join(folder, "config.yml"), JSON.stringify(config))
-    const child = Bun.spawn([PROGRAM ?? "", "serve", join(folder, "config.yml")], {
-      stdout: "ignore",
-      stderr: "ignore",
-    })
-    const registry = new DockerRegistry(folder, host, child)
-    for (let tries = 0; tries < 200; tries++) {
-      if (await canConnect(port)) return registry
-      await Bun.sleep(25)
-    }
-    await registry[Symbol.asyncDispose]()
-    throw new Error("docker-registry does not listen")
+  }
+
+  /** Waits until it listens; false when it has ended instead. */
+  async #listens(): Promise<boolean> {
+    const port = Number(this.host.split(":")[1])
+    await until(async () => this.#child.exitCode !== null || (await canConnect(port)))
+    return this.#child.exitCode === null
   }
 
   /** Takes a model away, by the digest of its manifest, as the protocol wants it. */
@@ -113,6 +95,39 @@ export class DockerRegistry implements AsyncDisposable {
     await this.#child.exited
     rmSync(this.folder, { recursive: true, force: true })
   }
+}
+
+/** Starts the program, with its files in a folder. */
+function serve(
+  folder: string,
+  host: string,
+  options: { auth?: boolean; tls?: boolean },
+): Bun.Subprocess {
+  const config = {
+    version: "0.1",
+    log: { level: "error", accesslog: { disabled: true } },
+    storage: {
+      filesystem: { rootdirectory: join(folder, "data") },
+      delete: { enabled: true },
+    },
+    http: {
+      addr: host,
+      // Whatever stands in front of it stays in front of it.
+      relativeurls: true,
+      ...(options.tls === true
+        ? { tls: { certificate: join(folder, "cert.pem"), key: join(folder, "key.pem") } }
+        : {}),
+    },
+    ...(options.auth === true
+      ? { auth: { htpasswd: { realm: "test", path: join(folder, "htpasswd") } } }
+      : {}),
+  }
+  // JSON is YAML.
+  writeFileSync(join(folder, "config.yml"), JSON.stringify(config))
+  return Bun.spawn([PROGRAM ?? "", "serve", join(folder, "config.yml")], {
+    stdout: "ignore",
+    stderr: "ignore",
+  })
 }
 
 /** A store folder with models of arbitrary content. */
@@ -157,18 +172,48 @@ export function dockerConfig(world: World, host: string, password: string): stri
 
 /** Waits until the notes of a store's partial blobs add up to some bytes; what they say then. */
 export async function fetchedBytes(store: string, bytes: number): Promise<number> {
-  for (let tries = 0; ; tries++) {
-    const folder = join(store, "blobs")
+  const folder = join(store, "blobs")
+  let sum = 0
+  await until(() => {
     const files = existsSync(folder) ? readdirSync(folder) : []
     const notes = files.filter((file) => /-partial-\d+$/.test(file))
-    const sum = notes.reduce((total, file) => {
-      const { Completed } = JSON.parse(readFileSync(join(folder, file), "utf8")) as {
-        Completed: number
-      }
-      return total + Completed
-    }, 0)
-    if (sum >= bytes || tries > 400) return sum
-    await Bun.sleep(25)
+    sum = notes.reduce((total, file) => total + completedBytes(join(folder, file)), 0)
+    return sum >= bytes
+  })
+  return sum
+}
+
+/** What a note says; 0 while it is written, or when it has gone. */
+function completedBytes(note: string): number {
+  try {
+    return (JSON.parse(readFileSync(note, "utf8")) as { Completed: number }).Completed
+  } catch {
+    return 0
+  }
+}
+
+/** Which bytes of a blob are asked for, through a proxy. */
+export class AskedBytes {
+  readonly #ranges: [start: number, end: number][] = []
+
+  /** Remembers the range of a request, if it has one. */
+  add(request: Request): void {
+    const [, start, end] = /bytes=(\d+)-(\d+)/.exec(request.headers.get("Range") ?? "") ?? []
+    if (start !== undefined) this.#ranges.push([Number(start), Number(end) + 1])
+  }
+
+  /**
+   * How many they are. One that is asked for twice counts once: the end of a part that is slow is fetched by another
+   * connection, too.
+   */
+  get count(): number {
+    let count = 0
+    let counted = 0
+    for (const [start, end] of this.#ranges.toSorted(([a], [b]) => a - b)) {
+      count += Math.max(0, end - Math.max(start, counted))
+      counted = Math.max(counted, end)
+    }
+    return count
   }
 }
 

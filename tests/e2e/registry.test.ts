@@ -4,6 +4,7 @@ import { readdirSync, readFileSync, statSync } from "node:fs"
 import { join } from "node:path"
 
 import {
+  AskedBytes,
   contentOf,
   dockerConfig,
   DockerRegistry,
@@ -13,6 +14,7 @@ import {
   installModel,
   NO_REGISTRY,
   NO_TLS_REGISTRY,
+  UNREACHABLE,
   USER,
   WebProxy,
 } from "./registry-support.ts"
@@ -202,15 +204,14 @@ describe.skipIf(NO_REGISTRY !== undefined)("a real registry", () => {
     await server.child.exited
     await (await reply).text().catch(() => "")
     expect(done).toBeGreaterThanOrEqual(3 * 15 * MIB)
-    let bytes = 0
-    proxy.fault = async (request, pass) => {
-      const [, from, to] = /bytes=(\d+)-(\d+)/.exec(request.headers.get("Range") ?? "") ?? []
-      if (from !== undefined) bytes += Number(to) + 1 - Number(from)
+    const asked = new AskedBytes()
+    proxy.fault = (request, pass) => {
+      asked.add(request)
       return pass()
     }
     const again = await pull(store, `${proxy.host}/${name}`)
     expect(again.code).toBe(0)
-    expect(bytes).toBeLessThanOrEqual(LARGE.length - done + MIB)
+    expect(asked.count).toBeLessThanOrEqual(LARGE.length - done + MIB)
     expect(readdirSync(join(store, "blobs")).filter((file) => file.includes("partial"))).toEqual([])
   })
 
@@ -238,7 +239,7 @@ describe.skipIf(NO_REGISTRY !== undefined)("a real registry", () => {
     await child.exited
     expect(child.exitCode).toBe(130)
     expect(readdirSync(join(store, "blobs")).some((file) => file.endsWith("-partial"))).toBe(true)
-    expect(await world.quiet()).toEqual([])
+    await world.quiet()
   })
 
   describe("behind a proxy that injects faults", () => {
@@ -467,8 +468,8 @@ describe.skipIf(NO_TLS_REGISTRY !== undefined)("a registry with TLS", () => {
       [`manifests/registry.test:${port}/me/m/latest`]: expect.any(String),
     })
     proxy.requests.length = 0
-    const direct = await world.run(["pull", away], {
-      env: { ...trusted, CRIA_MODELS: newStore(), NO_PROXY: "registry.test" },
+    const direct = await world.run(["pull", `${UNREACHABLE}:${port}/me/m:latest`], {
+      env: { ...trusted, CRIA_MODELS: newStore(), NO_PROXY: UNREACHABLE },
     })
     expect(direct.code).toBe(1)
     expect(proxy.requests).toEqual([])

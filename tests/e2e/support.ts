@@ -14,6 +14,7 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
+  realpathSync,
   rmSync,
   writeFileSync,
 } from "node:fs"
@@ -30,11 +31,14 @@ export const DEMO: string = join(ROOT, "models/demo/cria-demo-q8_0.gguf")
 /** A second, smaller model. */
 export const DRAFT: string = join(ROOT, "tests/fixtures/cria-demo-draft-q8_0.gguf")
 
-/** Something that answers at length: a list of at least 300 numbers. */
+/**
+ * Something that answers at length: a list of at least 1000 numbers, until the context is almost full. It goes on for
+ * seconds, which is what tests need that do something meanwhile.
+ */
 export const LONG_ANSWER = {
   prompt: "Count",
-  format: { type: "array", items: { type: "integer" }, minItems: 300 },
-  options: { num_predict: 500, temperature: 0 },
+  format: { type: "array", items: { type: "integer" }, minItems: 1000 },
+  options: { num_predict: 1900, temperature: 0 },
   think: false,
 }
 
@@ -60,7 +64,7 @@ export type Running = Bun.Subprocess<"pipe" | "ignore", "pipe", "pipe">
  * can be told from all others. Disposing it ends what still runs and removes everything.
  */
 export class World implements AsyncDisposable {
-  readonly folder: string = mkdtempSync(join(tmpdir(), "cria-e2e-"))
+  readonly folder: string = mkdtempSync(join(realpathSync(tmpdir()), "cria-e2e-"))
   readonly executable: string = join(this.folder, "app/cria")
   readonly home: string = join(this.folder, "home")
   readonly store: string = join(this.folder, "store")
@@ -114,7 +118,7 @@ export class World implements AsyncDisposable {
   async serve(env: Readonly<Record<string, string>> = {}): Promise<Server> {
     const child = this.start(["serve"], { env: { CRIA_HOST: "127.0.0.1:0", ...env } })
     const log = new LogReader(child.stderr)
-    const url = await log.find(/msg=listening url=(\S+)/)
+    const url = await log.find(/msg=listening url=(\S+)\s/)
     if (url !== undefined) return new Server(child, url)
     throw new Error(`the server ended: ${log.text}`)
   }
@@ -164,21 +168,32 @@ export class World implements AsyncDisposable {
       .map(Number)
   }
 
-  /** Waits until nothing of ours runs; the processes that are left after a generous time. */
-  async quiet(): Promise<number[]> {
-    for (let tries = 0; tries < 100 && this.processes().length > 0; tries++) await Bun.sleep(100)
-    return this.processes()
+  /** Waits until nothing of ours runs. */
+  async quiet(): Promise<void> {
+    await until(() => this.processes().length === 0)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const pid of this.processes()) process.kill(pid, "SIGKILL")
+    for (const pid of this.processes()) killIfThere(pid)
     await this.quiet()
     rmSync(this.folder, { recursive: true, force: true })
   }
 }
 
+/** Time in milliseconds that {@link until} waits: less than a test may take, so that it can say what did not come. */
+const UNTIL_MS = 100_000
+
+/** Waits until a condition holds, however slow the machine is. */
+export async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
+  const end = performance.now() + UNTIL_MS
+  while (!(await holds())) {
+    if (performance.now() > end) throw new Error(`never came true: ${String(holds)}`)
+    await Bun.sleep(20)
+  }
+}
+
 /** Reads a stream to its end in the background. */
-class LogReader {
+export class LogReader {
   text = ""
   readonly #ended: Promise<void>
   #onText: () => void = () => {}
@@ -225,6 +240,28 @@ export class Server implements AsyncDisposable {
       .split(" ")
       .filter((pid) => pid.trim() !== "")
       .map(Number)
+  }
+
+  /** Process id of its first runner. */
+  get runner(): number {
+    const [runner] = this.runners
+    if (runner === undefined) throw new Error("the server has no runner")
+    return runner
+  }
+
+  /** Waits until it has no runners. */
+  async idle(): Promise<void> {
+    await until(() => this.runners.length === 0)
+  }
+
+  /** Waits until the engine of its first model has so many requests that run or wait. */
+  async busy(counts: { readonly running?: number; readonly waiting?: number }): Promise<void> {
+    await until(async () => {
+      const { models } = (await this.json("/api/ps")) as {
+        models: { engine?: Record<string, unknown> }[]
+      }
+      return Object.entries(counts).every(([key, count]) => models[0]?.engine?.[key] === count)
+    })
   }
 
   post(path: string, body: unknown, signal?: AbortSignal): Promise<Response> {
@@ -301,8 +338,16 @@ function executableOf(pid: string): string {
   }
 }
 
-/** Resident bytes of a process. */
+function killIfThere(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL")
+  } catch {
+    // It has ended meanwhile.
+  }
+}
+
+/** Bytes of memory that a process has for itself: without the pages of its executable, which are the system's. */
 export function residentBytes(pid: number): number {
   const status = readFileSync(`/proc/${pid}/status`, "utf8")
-  return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1] ?? 0) * 1024
+  return Number(/RssAnon:\s+(\d+) kB/.exec(status)?.[1] ?? 0) * 1024
 }

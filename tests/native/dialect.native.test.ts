@@ -313,6 +313,7 @@ describe("a translated model", () => {
       onProgress: (fraction) => fractions.push(fraction),
     })
     assert.equal(loaded.facts.architecture, "gpt-oss")
+    assert.ok(fractions.length > 0)
     assert.ok(fractions.every((fraction) => fraction >= 0 && fraction <= 1))
   })
 })

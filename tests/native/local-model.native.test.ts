@@ -166,6 +166,7 @@ describe("LocalModel.answer()", () => {
       required: ["city", "age"],
       additionalProperties: false,
     }
+    let whole = 0
     for (const temperature of [0, 1.2]) {
       const request = {
         ...chat([user("Tell me about Oslo as JSON")]),
@@ -175,12 +176,14 @@ describe("LocalModel.answer()", () => {
       }
       const { content, done } = await collect(model.answer(request))
       if (done.reason === "length") continue
+      whole++
       const value = JSON.parse(content) as { city: unknown; age: unknown }
       assert.deepEqual(
         [typeof value.city, Number.isInteger(value.age), Object.keys(value).length],
         ["string", true, 2],
       )
     }
+    assert.ok(whole > 0)
   })
 
   test("ends at a stop string", async () => {

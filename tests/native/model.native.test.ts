@@ -137,17 +137,21 @@ describe("loadModel()", () => {
   })
 
   test("ends with the signal's reason when it is aborted", async () => {
-    const controller = new AbortController()
-    const load = loadModel(library, { paths: [DEMO], signal: controller.signal })
-    controller.abort(new Error("changed my mind"))
-    const outcome = await load.then(
-      (model) => {
-        model[Symbol.dispose]()
-        return "loaded before the abort was seen"
-      },
-      (error: unknown) => String(error),
-    )
-    assert.match(outcome, /changed my mind|loaded before/)
+    // A machine that is busy may load the whole model before it sees the abort, but not every time.
+    for (let outcome: unknown = "loaded"; outcome === "loaded";) {
+      const controller = new AbortController()
+      const load = loadModel(library, { paths: [DEMO], signal: controller.signal })
+      controller.abort(new Error("changed my mind"))
+      // oxlint-disable-next-line no-await-in-loop
+      outcome = await load.then(
+        (model) => {
+          model[Symbol.dispose]()
+          return "loaded"
+        },
+        (error: unknown) => String(error),
+      )
+      assert.match(String(outcome), /changed my mind|loaded/)
+    }
   })
 
   test("loads only the vocabulary when that is asked for", async () => {

@@ -18,9 +18,9 @@ const DETAILS = {
   quantization_level: "Q4_K_M",
 }
 
-/** A moment so many milliseconds from now; half a second more, so that it does not pass during the test. */
+/** A moment so many milliseconds from now; some seconds more, so that it does not pass during the test. */
 function at(differenceMs: number): string {
-  return new Date(Date.now() + differenceMs + 500 * Math.sign(differenceMs)).toISOString()
+  return new Date(Date.now() + differenceMs + 25_000 * Math.sign(differenceMs)).toISOString()
 }
 
 function installed(name: string, size: number, ageMs: number): object {
@@ -60,7 +60,8 @@ describe("cria list", () => {
   const models = [
     installed("tiny:latest", 1_321_098_329, 2 * MINUTE),
     installed("hf.co/User/Repo:Q4_K_M", 274_302_450, 40 * DAY),
-    installed("Tower:1b", 1000, 0),
+    // From the future: what is written now would be older when the test runs.
+    installed("Tower:1b", 1000, -DAY),
   ]
 
   test("prints name, id, size and age, in the order of the server", async () => {
