@@ -46,6 +46,7 @@ const tagsSchema = z.object({ tags: z.array(z.string()).nullish() })
 export class RegistryClient {
   readonly base: URL
   readonly #site: Site
+  readonly #network: Network
 
   /** @throws {CriaError} `invalid-input` for `http://` names without `insecure`. */
   constructor(name: ModelName, { network, auth, insecure, lookup }: ClientOptions) {
@@ -56,6 +57,7 @@ export class RegistryClient {
     const scheme = insecure ? "http" : name.scheme
     this.base = new URL(`${scheme}://${name.host}/v2/${name.namespace}/${name.model}/`)
     const door = new Authorizer(new URL(this.base.origin), network, auth)
+    this.#network = network
     this.#site = new Site(this.base, { network, door, lookup })
   }
 
@@ -68,7 +70,7 @@ export class RegistryClient {
       signal,
       headers: { Accept: MANIFEST_TYPES },
     })
-    if (response.ok) return readBytes(response, MANIFEST_BYTES_MAX)
+    if (response.ok) return readBytes(response, MANIFEST_BYTES_MAX, this.#network)
     throw await this.#site.failure(response, `Asked "${url.host}" for the manifest`)
   }
 
@@ -148,7 +150,7 @@ export class RegistryClient {
       // oxlint-disable-next-line no-await-in-loop
       const { response } = await this.#site.follow({ method: "GET", url, signal })
       // oxlint-disable-next-line no-await-in-loop
-      const found = response.ok ? await readTags(response) : await this.#noTags(response, url)
+      const found = response.ok ? await this.#readTags(response) : await this.#noTags(response, url)
       if (found === undefined) return page === 0 ? undefined : tags
       tags.push(...found)
       const [, next] = /<([^>]+)>\s*;\s*rel="?next"?/.exec(response.headers.get("Link") ?? "") ?? []
@@ -174,18 +176,18 @@ export class RegistryClient {
     if (isPassing(error)) throw error
   }
 
+  /** Undefined for what is no list. */
+  async #readTags(response: Response): Promise<string[] | undefined> {
+    const text = await readText(response, TAGS_BYTES_MAX, this.#network)
+    try {
+      return tagsSchema.parse(JSON.parse(text)).tags ?? []
+    } catch {
+      return undefined
+    }
+  }
+
   #blobUrl(digest: Digest): URL {
     return new URL(`blobs/${digest}`, this.base)
-  }
-}
-
-/** Undefined for what is no list. */
-async function readTags(response: Response): Promise<string[] | undefined> {
-  const text = await readText(response, TAGS_BYTES_MAX)
-  try {
-    return tagsSchema.parse(JSON.parse(text)).tags ?? []
-  } catch {
-    return undefined
   }
 }
 

@@ -5,7 +5,7 @@ import { parseName } from "../store/name.ts"
 import { FakeRegistry } from "./fake-registry.ts"
 import { Hub, isHub, mirrorHost } from "./hub.ts"
 
-const NETWORK = { userAgent: "test", replyMs: 5000, sendMs: 5000, storeMs: 5000 }
+const NETWORK = { userAgent: "test", replyMs: 5000, sendMs: 5000, storeMs: 5000, bodyMs: 5000 }
 
 function hubAt(origin: string, repository: string): Hub {
   const name = parseName(`${new URL(origin).host}/${repository}`)

@@ -625,6 +625,46 @@ function noTags({ path }: { path: string }): Response | undefined {
   return path.includes("/tags/") ? new Response("no", { status: 401 }) : undefined
 }
 
+describe("small replies that do not end", () => {
+  /** The head of a reply, a few bytes, and no more. */
+  const endless = () => slowReply([Buffer.from('{"to'), Buffer.from("")], quiet, {})
+
+  test.each<[string, RegExp]>([
+    ["a manifest", /manifests/],
+    ["a token", /^\/token$/],
+    ["a list of tags", /tags/],
+    ["the text of an error", /blobs/],
+  ])("%s: the pull ends", async (_, pattern) => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine({ bodyMs: 50 })
+    registry.add("me/m:latest", [Buffer.from("weights")])
+    registry.fault = ({ path, headers }) => {
+      if (pattern.test(path)) {
+        return path.includes("blobs") ? new Response(endless().body, { status: 400 }) : endless()
+      }
+      const isOpen = headers.has("Authorization") || path === "/token"
+      return isOpen || !pattern.test("/token") ? undefined : challenge(registry)
+    }
+    const pull = machine.pull(`${registry.host}/me/m`)
+    if (pattern.test("tags")) expect(statuses(await pull)[1]).toContain("no answer in time")
+    else await rejects(pull, { code: "unavailable" })
+  })
+
+  test.each(["token", "manifest"])("a %s: the pull can be cancelled", async (kind) => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine({ bodyMs: 60_000 })
+    registry.add("me/m:q", [Buffer.from("weights")])
+    const cancel = new AbortController()
+    registry.fault = ({ path, headers }) => {
+      if (path === "/token" && kind !== "token") return Response.json({ token: "t" })
+      if (path !== "/token" && !headers.has("Authorization")) return challenge(registry)
+      setTimeout(() => cancel.abort(new Error("enough")), 20)
+      return endless()
+    }
+    await rejects(machine.pull(`${registry.host}/me/m:q`, cancel.signal), { message: "enough" })
+  })
+})
+
 describe("tokens", () => {
   test("one token serves all requests, and goes to nobody else", async () => {
     await using registry = new FakeRegistry()
