@@ -12,6 +12,7 @@ import { formatNote } from "../registry/parts.ts"
 import { PATIENCE } from "../registry/retry.ts"
 import type { Device } from "../runner/devices.ts"
 import { parseManifest } from "../store/manifest.ts"
+import { StoreWriter } from "../store/writer.ts"
 import { Chooser } from "./choose.ts"
 import { challenge, isMonotonic, Machine, statuses } from "./test-machine.ts"
 
@@ -80,6 +81,23 @@ describe("pull", () => {
       "success",
     ])
     expect(existsSync(machine.path(old))).toBe(false)
+  })
+
+  test("what it has in common with a model that is removed meanwhile stays", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    registry.add("me/old:latest", [Buffer.from("shared")])
+    registry.add("me/new:latest", [Buffer.from("shared"), Buffer.from("own")])
+    await machine.pull(`${registry.host}/me/old`)
+    const old = machine.parse(`${registry.host}/me/old`)
+    const progress: string[] = []
+    for await (const { status } of machine.transfers.pull(`${registry.host}/me/new`, {
+      insecure: true,
+    })) {
+      if (status.startsWith("verifying")) await new StoreWriter(machine.store).removeModel(old)
+      progress.push(status)
+    }
+    expect(progress.at(-1)).toBe("success")
   })
 
   test("two pulls at once share one download; the one that stays gets it", async () => {
@@ -625,10 +643,12 @@ function noTags({ path }: { path: string }): Response | undefined {
   return path.includes("/tags/") ? new Response("no", { status: 401 }) : undefined
 }
 
-describe("small replies that do not end", () => {
-  /** The head of a reply, a few bytes, and no more. */
-  const endless = () => slowReply([Buffer.from('{"to'), Buffer.from("")], quiet, {})
+/** The head of a reply, a few bytes, and no more. */
+function endless(): Response {
+  return slowReply([Buffer.from('{"to'), Buffer.from("")], quiet, {})
+}
 
+describe("small replies that do not end", () => {
   test.each<[string, RegExp]>([
     ["a manifest", /manifests/],
     ["a token", /^\/token$/],
