@@ -100,6 +100,26 @@ describe("pull", () => {
     expect(progress.at(-1)).toBe("success")
   })
 
+  test("a manifest that lies about a size gets nothing from the pull of one that does not", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const [digest = ""] = registry.add("me/m:latest", [LARGE])
+    const honest = registry.manifests.get("me/m:latest") ?? new Uint8Array()
+    const lie = Buffer.from(honest).toString().replace(`:${LARGE.length}`, ":12345")
+    registry.manifests.set("me/lie:latest", Buffer.from(lie))
+    const started = Promise.withResolvers<void>()
+    registry.fault = async ({ path }) => {
+      if (path.includes(digest)) started.resolve()
+      if (path.includes("lie/manifests")) await started.promise
+      return undefined
+    }
+    const both = ["m", "lie"].map((name) => machine.pull(`${registry.host}/me/${name}`))
+    const [good, bad] = await Promise.allSettled(both)
+    expect(good?.status).toBe("fulfilled")
+    expect(bad).toMatchObject({ status: "rejected", reason: { code: "unavailable" } })
+    expect(machine.blob(digest).equals(LARGE)).toBe(true)
+  })
+
   test("two pulls at once share one download; the one that stays gets it", async () => {
     await using registry = new FakeRegistry()
     await using machine = new Machine({ stallMs: 60_000 })
