@@ -14,7 +14,7 @@ import { MANIFEST_BYTES_MAX, MEDIA_TYPES } from "../store/manifest.ts"
 import type { ModelName } from "../store/name.ts"
 import { CriaError } from "../util/errors.ts"
 import { Authorizer, type AuthSources } from "./auth.ts"
-import { discard, isPassing, type Network, readBytes, readText } from "./http.ts"
+import { discard, isPassing, isRefusal, type Network, readBytes, readText } from "./http.ts"
 import type { Lookup } from "./redirect.ts"
 import { type ByteRange, Site, type SiteRequest } from "./site.ts"
 
@@ -141,7 +141,7 @@ export class RegistryClient {
     return this.#site.target(location, sent)
   }
 
-  /** All tags; undefined when the registry does not list them. */
+  /** All tags; undefined when the registry does not list them. @throws {CriaError} `unavailable`. */
   async tags(signal?: AbortSignal): Promise<string[] | undefined> {
     const tags: string[] = []
     let url: URL | undefined = new URL("tags/list", this.base)
@@ -170,10 +170,10 @@ export class RegistryClient {
     return this.#site.follow(request)
   }
 
-  /** A registry that lists nothing is none that cannot do so right now. */
+  /** A registry that lists nothing is none that cannot do so right now, or does not want to. */
   async #noTags(response: Response, { host }: URL): Promise<undefined> {
     const error = await this.#site.failure(response, `Asked "${host}" for its tags`)
-    if (isPassing(error)) throw error
+    if (isPassing(error) || isRefusal(error)) throw error
   }
 
   /** Undefined for what is no list. */

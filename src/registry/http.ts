@@ -80,6 +80,12 @@ export function isPassing(error: unknown): boolean {
   return fault.kind === "broken" || (fault.kind === "status" && PASSING.has(fault.status))
 }
 
+/** Whether a server has answered that it does not want to. */
+export function isRefusal(error: unknown): boolean {
+  const status = faultOf(error)?.status
+  return status === 401 || status === 403
+}
+
 /** The same failure as one that passes, of a server that has answered before: it is only away. */
 export function whenReached(error: unknown): unknown {
   const fault = faultOf(error)
@@ -226,8 +232,7 @@ export async function statusError(
 
 /** The same error, when it is a refusal, with what the user can do about it. */
 export function withAdvice(error: CriaError, advice: string | undefined): CriaError {
-  const status = faultOf(error)?.status ?? 0
-  if (advice === undefined || (status !== 401 && status !== 403)) return error
+  if (advice === undefined || !isRefusal(error)) return error
   const hint = error.hint === undefined ? advice : `${error.hint}\n${advice}`
   return new CriaError(error.code, error.message, { hint, cause: error.cause })
 }

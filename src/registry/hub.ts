@@ -13,7 +13,7 @@ import { type Digest, toDigest } from "../store/digest.ts"
 import type { ModelName } from "../store/name.ts"
 import { CriaError } from "../util/errors.ts"
 import type { BlobSource } from "./download.ts"
-import { isPassing, type Network, readText } from "./http.ts"
+import { isPassing, isRefusal, type Network, readText } from "./http.ts"
 import { type ByteRange, Site, type SiteOptions } from "./site.ts"
 
 /** A file of a repository. */
@@ -84,7 +84,7 @@ export class Hub {
   /**
    * All files; [] when there is no such repository, or its list cannot be understood.
    *
-   * @throws {CriaError} `unavailable` when Hugging Face cannot be reached, or not now.
+   * @throws {CriaError} `unavailable` when Hugging Face cannot be reached, or not now, or does not want to.
    */
   async files(signal?: AbortSignal): Promise<HubFile[]> {
     const files: HubFile[] = []
@@ -97,7 +97,7 @@ export class Hub {
       if (!response.ok) {
         // oxlint-disable-next-line no-await-in-loop
         const error = await this.#site.failure(response, `Asked "${url.host}" for a list of files`)
-        if (isPassing(error)) throw error
+        if (isPassing(error) || isRefusal(error)) throw error
         return files
       }
       const [, next] = /<([^>]+)>\s*;\s*rel="?next"?/.exec(response.headers.get("Link") ?? "") ?? []

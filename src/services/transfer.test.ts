@@ -7,7 +7,7 @@ import { dirname, join } from "node:path"
 import { encodeGguf, type GgufInput, packStrings, text, u32 } from "../gguf/write.ts"
 import { CuttingProxy } from "../registry/cutting-proxy.ts"
 import { rangeReply } from "../registry/fake-hub.ts"
-import { FakeRegistry, slowReply } from "../registry/fake-registry.ts"
+import { FakeRegistry, type SeenRequest, slowReply } from "../registry/fake-registry.ts"
 import { formatNote } from "../registry/parts.ts"
 import { PATIENCE } from "../registry/retry.ts"
 import type { Device } from "../runner/devices.ts"
@@ -564,6 +564,9 @@ describe("pull — a repository with several quantisations", () => {
       message: /^Cannot find "Q2_K" of ".*"$/,
       hint: "There are F16, Q8_0, Q4_K_M",
     })
+    registry.fault = ({ path }) => tagsReply(path, 403)
+    const hidden = machine.transfers.pull(name, { insecure: true, quant: "q8_0" })
+    expect((await Array.fromAsync(hidden)).at(-1)).toEqual({ status: "success" })
     const evil = machine.transfers.pull("m", { insecure: true, quant: "../x" })
     await rejects(Array.fromAsync(evil), { message: "invalid model name" })
   })
@@ -574,6 +577,11 @@ describe("pull — a repository with several quantisations", () => {
     registry.add("me/m:70b-q8_0", [Buffer.from("large")])
     for (const [fault, status] of [
       [() => undefined, /^pulling /],
+      [({ path }: SeenRequest) => tagsReply(path, 404), /^pulling /],
+      [
+        ({ path }: SeenRequest) => tagsReply(path, 403),
+        /^cannot choose a quantisation, taking latest: unauthorized: access denied$/,
+      ],
       // Whoever may not see the list learns why nothing was chosen.
       [noTags, /^cannot choose a quantisation, taking latest: unauthorized: access denied$/],
     ] as const) {
@@ -659,8 +667,12 @@ describe("pull — a choice with obstacles", () => {
   })
 })
 
+function tagsReply(path: string, status: number): Response | undefined {
+  return path.includes("/tags/") ? new Response("no", { status }) : undefined
+}
+
 function noTags({ path }: { path: string }): Response | undefined {
-  return path.includes("/tags/") ? new Response("no", { status: 401 }) : undefined
+  return tagsReply(path, 401)
 }
 
 /** The head of a reply, a few bytes, and no more. */
