@@ -342,7 +342,7 @@ class PartStream {
     }
     try {
       // The part may become shorter meanwhile.
-      const room = () => part.size - part.completed - collected
+      const room = () => Math.max(0, part.size - part.completed - collected)
       for await (const received of response.body) {
         watch.touch()
         const skipped = Math.min(this.#skip, received.length)
