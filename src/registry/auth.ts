@@ -177,8 +177,9 @@ async function unlessAborted(work: Promise<void>, signal: AbortSignal | undefine
   const aborted = Promise.withResolvers<never>()
   const onAbort = () => aborted.reject(signal?.reason)
   signal?.addEventListener("abort", onAbort)
+  // In the race, too: else nobody would hear when the work fails.
+  if (signal?.aborted === true) onAbort()
   try {
-    signal?.throwIfAborted()
     await Promise.race([work, aborted.promise])
   } finally {
     signal?.removeEventListener("abort", onAbort)
