@@ -36,8 +36,8 @@ export interface DownloadJob {
   readonly patience: Patience
 }
 
-/** Connections at once, at the beginning and at the most, which is Ollama's number. */
-const CONNECTIONS_FIRST = 4
+/** Connections at once: at the beginning, when a fast registry needs no more, and at the most, as many as Ollama's. */
+const CONNECTIONS_FIRST = 2
 const CONNECTIONS_MAX = 16
 
 /** Another one joins so often, unless bytes come so fast that it would only cost memory: bytes per second. */
