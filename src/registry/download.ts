@@ -339,6 +339,7 @@ class PartStream {
       chunks = []
       collected = 0
       await blob.append(part, full)
+      for (const chunk of full) free(chunk)
     }
     try {
       // The part may become shorter meanwhile.
@@ -370,6 +371,11 @@ class PartStream {
       `Cannot pull ${digest}: the registry has ${said} bytes, its manifest says ${size}`,
     )
   }
+}
+
+/** Gives memory back at once that the collector would give back later: at a gigabyte per second, much later. */
+function free({ buffer, byteLength }: Uint8Array): void {
+  if (buffer instanceof ArrayBuffer && byteLength === buffer.byteLength) buffer.transfer(0)
 }
 
 function broken(response: Response, problem: string, cause?: unknown): CriaError {
