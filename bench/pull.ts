@@ -36,7 +36,13 @@ function transfersOf(root: string): Transfers {
   const own = openStore(root, { readOnly: false })
   return new Transfers({
     stores: { own, folders: [own], all: own },
-    network: { userAgent: "cria/bench", replyMs: 30_000, sendMs: 30_000, storeMs: 30_000 },
+    network: {
+      userAgent: "cria/bench",
+      replyMs: 30_000,
+      sendMs: 30_000,
+      storeMs: 30_000,
+      bodyMs: 30_000,
+    },
     auth: {
       credential: () => Promise.resolve(undefined),
       identity() {

@@ -157,7 +157,8 @@ export const VARIABLES: readonly Variable[] = [
   },
   {
     name: "CRIA_PREFIX_DISK_MB",
-    about: "Disk space for such prompts of each model and way of loading it, kept over restarts; 0 keeps none",
+    about:
+      "Disk space for such prompts of each model and way of loading it, kept over restarts; 0 keeps none",
     defaultText: "0",
   },
   {

@@ -202,6 +202,18 @@ describe("renderChat() — templates for one prompt and one response", () => {
   })
 })
 
+describe("renderChat() — limits", () => {
+  test("all turns together may take what one run may", () => {
+    const messages = Array.from({ length: 20 }, () => [
+      message("user", "a"),
+      message("assistant", "b"),
+    ])
+    const source = "{{ range 200000 }}{{ end }}{{ .Prompt }}{{ .Response }}"
+    expect(() => render(source, { messages: messages.flat() })).toThrow("3000000 steps")
+    expect(render(source, { messages: messages[0] ?? [] })).toBe("ab")
+  })
+})
+
 describe("renderInsert()", () => {
   test("gives both sides of the gap and nothing else", () => {
     const source =

@@ -5,6 +5,7 @@
  * @module
  */
 
+import type { Spent } from "../template/execute.ts"
 import type { BranchNode } from "../template/nodes.ts"
 import {
   asksFor,
@@ -186,9 +187,11 @@ function renderTurns(
   wish: ThinkingWish,
 ): string {
   const texts: string[] = []
+  // All turns together may take what one run may.
+  const spent = { steps: 0, chars: 0 }
   let turn = { System: "", Prompt: "", Response: "" }
   const finish = () => {
-    texts.push(run(template, { ...thinkingFields(wish), ...turn }))
+    texts.push(run(template, { ...thinkingFields(wish), ...turn }, spent))
     turn = { System: "", Prompt: "", Response: "" }
   }
   for (const { role, content } of messages) {
@@ -200,7 +203,7 @@ function renderTurns(
       turn.Prompt = content
     } else if (role === "assistant") turn.Response = content
   }
-  texts.push(run(untilResponse(template), { ...thinkingFields(wish), ...turn }))
+  texts.push(run(untilResponse(template), { ...thinkingFields(wish), ...turn }, spent))
   return texts.join("")
 }
 
@@ -213,6 +216,7 @@ function thinkingFields({ thinking, effort }: ThinkingWish): Record<string, Valu
   }
 }
 
-function run(template: Template, fields: Record<string, Value>): string {
-  return runTemplate(template, new GoMap(new Map(Object.entries(fields))))
+function run(template: Template, fields: Record<string, Value>, spent?: Spent): string {
+  const options = spent === undefined ? {} : { spent }
+  return runTemplate(template, new GoMap(new Map(Object.entries(fields))), options)
 }

@@ -4,8 +4,8 @@
  * @module
  */
 
-import { encodeJson } from "../template/json.ts"
-import { Sink } from "../template/print.ts"
+import { writeJson } from "../template/json.ts"
+import type { Sink } from "../template/sink.ts"
 import { type GoField, GoList, GoMap, GoStruct, type Value } from "../template/value.ts"
 import { CriaError } from "../util/errors.ts"
 import type { Message, Tool, ToolCall } from "./message.ts"
@@ -61,7 +61,7 @@ function argumentsOf({ name, arguments: text }: ToolCall): GoMap {
   }
   const map: GoMap = new GoMap(entriesOf(parsed, 1), {
     type: "ToolCallFunctionArguments",
-    text: () => jsonText(map),
+    print: (sink) => writeJson(map, sink),
   })
   return map
 }
@@ -70,7 +70,7 @@ function argumentsOf({ name, arguments: text }: ToolCall): GoMap {
 export function toolList(tools: readonly Tool[]): GoList {
   const list: GoList = new GoList(tools.map(toolValue), {
     type: "Tools",
-    text: () => jsonText(list),
+    print: (sink) => writeJson(list, sink),
   })
   return list
 }
@@ -90,7 +90,7 @@ function toolValue({ name, description = "", parameters }: Tool): GoStruct {
         "function",
       ),
     },
-    () => jsonText(tool),
+    (sink) => writeJson(tool, sink),
   )
   return tool
 }
@@ -106,7 +106,7 @@ function parametersValue(schema: unknown): GoStruct {
       Required: optional(textList(required), "required"),
       Properties: field(propertyMap(properties, 0), "properties"),
     },
-    () => jsonText(parameters),
+    (sink) => writeJson(parameters, sink),
   )
   return parameters
 }
@@ -118,7 +118,7 @@ function propertyMap(properties: unknown, depth: number): GoMap {
   ])
   const map: GoMap = new GoMap(new Map(entries), {
     type: "map[string]ToolProperty",
-    text: () => jsonText(map),
+    print: (sink) => writeJson(map, sink),
     zero: NO_PROPERTY,
   })
   return map
@@ -169,7 +169,7 @@ function typeField(type: unknown): GoField {
   const names = typeof type === "string" ? [type] : listOf(type).map(String)
   const [only = ""] = names
   const text = names.length > 1 ? `[${names.join(" ")}]` : only
-  const value = new GoList(names, { type: "PropertyType", text: () => text })
+  const value = new GoList(names, { type: "PropertyType", print: (sink) => void sink.add(text) })
   return { ...optional(value, "type"), ...(names.length === 1 ? { jsonValue: only } : {}) }
 }
 
@@ -198,11 +198,6 @@ function entriesOf(object: object, depth: number): Map<string, Value> {
   return new Map(Object.entries(object).map(([key, value]) => [key, jsonValue(value, depth)]))
 }
 
-/** What a value prints as is counted when it is printed. */
-function jsonText(value: Value): string {
-  return encodeJson(value, new Sink(() => {}))
-}
-
 function objectOf(value: unknown): Record<string, unknown> {
   const isObject = typeof value === "object" && value !== null && !Array.isArray(value)
   // Whatever an object of a JSON document has under a name is checked where it is used.
@@ -213,8 +208,12 @@ function listOf(value: unknown): readonly unknown[] {
   return Array.isArray(value) ? value : []
 }
 
-function struct(type: string, fields: Record<string, GoField>, text?: () => string): GoStruct {
-  return new GoStruct(new Map(Object.entries(fields)), { type, text })
+function struct(
+  type: string,
+  fields: Record<string, GoField>,
+  print?: (sink: Sink) => void,
+): GoStruct {
+  return new GoStruct(new Map(Object.entries(fields)), { type, print })
 }
 
 function field(value: Value, json: string): GoField {

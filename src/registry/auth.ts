@@ -79,11 +79,11 @@ export class Authorizer implements Door {
   }
 
   /**
-   * Answers a challenge. Requests that meet one at the same time share the answer.
+   * Answers a challenge. Requests that meet one at the same time share the answer; each leaves when it is aborted.
    *
    * @param header `WWW-Authenticate` of the reply.
    * @param refused What the refused request was sent with.
-   * @throws {CriaError} `unavailable` when there is no way in.
+   * @throws {CriaError} `unavailable` when there is no way in; the signal's reason.
    */
   async renew(
     header: string,
@@ -94,8 +94,7 @@ export class Authorizer implements Door {
     this.#renewal ??= this.#answer(parseChallenges(header)).finally(() => {
       this.#renewal = undefined
     })
-    await this.#renewal
-    signal?.throwIfAborted()
+    await unlessAborted(this.#renewal, signal)
   }
 
   async #answer(challenges: readonly Challenge[]): Promise<void> {
@@ -161,13 +160,29 @@ export class Authorizer implements Door {
   /** @param otherwise Sent when the first request is refused. */
   async #fetchToken(request: HttpRequest, otherwise?: HttpRequest): Promise<string> {
     const response = await exchange(this.#network, request)
-    if (response.ok) return parseToken(await readText(response, TOKEN_BYTES_MAX), request.url)
+    if (response.ok)
+      return parseToken(await readText(response, TOKEN_BYTES_MAX, this.#network), request.url)
     if (otherwise !== undefined && response.status >= 400 && response.status < 500) {
       await discard(response)
       return this.#fetchToken(otherwise)
     }
-    const error = await statusError(response, `Asked "${request.url.host}" for a token`)
+    const subject = `Asked "${request.url.host}" for a token`
+    const error = await statusError(response, subject, this.#network)
     throw withAdvice(error, this.#advice)
+  }
+}
+
+/** Waits for what others wait for too. @throws The signal's reason. */
+async function unlessAborted(work: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+  const aborted = Promise.withResolvers<never>()
+  const onAbort = () => aborted.reject(signal?.reason)
+  signal?.addEventListener("abort", onAbort)
+  // In the race, too: else nobody would hear when the work fails.
+  if (signal?.aborted === true) onAbort()
+  try {
+    await Promise.race([work, aborted.promise])
+  } finally {
+    signal?.removeEventListener("abort", onAbort)
   }
 }
 

@@ -14,7 +14,7 @@ import { MANIFEST_BYTES_MAX, MEDIA_TYPES } from "../store/manifest.ts"
 import type { ModelName } from "../store/name.ts"
 import { CriaError } from "../util/errors.ts"
 import { Authorizer, type AuthSources } from "./auth.ts"
-import { discard, isPassing, type Network, readBytes, readText } from "./http.ts"
+import { discard, isPassing, isRefusal, type Network, readBytes, readText } from "./http.ts"
 import type { Lookup } from "./redirect.ts"
 import { type ByteRange, Site, type SiteRequest } from "./site.ts"
 
@@ -46,6 +46,7 @@ const tagsSchema = z.object({ tags: z.array(z.string()).nullish() })
 export class RegistryClient {
   readonly base: URL
   readonly #site: Site
+  readonly #network: Network
 
   /** @throws {CriaError} `invalid-input` for `http://` names without `insecure`. */
   constructor(name: ModelName, { network, auth, insecure, lookup }: ClientOptions) {
@@ -56,6 +57,7 @@ export class RegistryClient {
     const scheme = insecure ? "http" : name.scheme
     this.base = new URL(`${scheme}://${name.host}/v2/${name.namespace}/${name.model}/`)
     const door = new Authorizer(new URL(this.base.origin), network, auth)
+    this.#network = network
     this.#site = new Site(this.base, { network, door, lookup })
   }
 
@@ -68,7 +70,7 @@ export class RegistryClient {
       signal,
       headers: { Accept: MANIFEST_TYPES },
     })
-    if (response.ok) return readBytes(response, MANIFEST_BYTES_MAX)
+    if (response.ok) return readBytes(response, MANIFEST_BYTES_MAX, this.#network)
     throw await this.#site.failure(response, `Asked "${url.host}" for the manifest`)
   }
 
@@ -139,7 +141,7 @@ export class RegistryClient {
     return this.#site.target(location, sent)
   }
 
-  /** All tags; undefined when the registry does not list them. */
+  /** All tags; undefined when the registry does not list them. @throws {CriaError} `unavailable`. */
   async tags(signal?: AbortSignal): Promise<string[] | undefined> {
     const tags: string[] = []
     let url: URL | undefined = new URL("tags/list", this.base)
@@ -148,7 +150,7 @@ export class RegistryClient {
       // oxlint-disable-next-line no-await-in-loop
       const { response } = await this.#site.follow({ method: "GET", url, signal })
       // oxlint-disable-next-line no-await-in-loop
-      const found = response.ok ? await readTags(response) : await this.#noTags(response, url)
+      const found = response.ok ? await this.#readTags(response) : await this.#noTags(response, url)
       if (found === undefined) return page === 0 ? undefined : tags
       tags.push(...found)
       const [, next] = /<([^>]+)>\s*;\s*rel="?next"?/.exec(response.headers.get("Link") ?? "") ?? []
@@ -168,24 +170,24 @@ export class RegistryClient {
     return this.#site.follow(request)
   }
 
-  /** A registry that lists nothing is none that cannot do so right now. */
+  /** A registry that lists nothing is none that cannot do so right now, or does not want to. */
   async #noTags(response: Response, { host }: URL): Promise<undefined> {
     const error = await this.#site.failure(response, `Asked "${host}" for its tags`)
-    if (isPassing(error)) throw error
+    if (isPassing(error) || isRefusal(error)) throw error
+  }
+
+  /** Undefined for what is no list. */
+  async #readTags(response: Response): Promise<string[] | undefined> {
+    const text = await readText(response, TAGS_BYTES_MAX, this.#network)
+    try {
+      return tagsSchema.parse(JSON.parse(text)).tags ?? []
+    } catch {
+      return undefined
+    }
   }
 
   #blobUrl(digest: Digest): URL {
     return new URL(`blobs/${digest}`, this.base)
-  }
-}
-
-/** Undefined for what is no list. */
-async function readTags(response: Response): Promise<string[] | undefined> {
-  const text = await readText(response, TAGS_BYTES_MAX)
-  try {
-    return tagsSchema.parse(JSON.parse(text)).tags ?? []
-  } catch {
-    return undefined
   }
 }
 

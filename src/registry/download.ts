@@ -36,8 +36,8 @@ export interface DownloadJob {
   readonly patience: Patience
 }
 
-/** Connections at once, at the beginning and at the most, which is Ollama's number. */
-const CONNECTIONS_FIRST = 4
+/** Connections at once: at the beginning, when a fast registry needs no more, and at the most, as many as Ollama's. */
+const CONNECTIONS_FIRST = 2
 const CONNECTIONS_MAX = 16
 
 /** Another one joins so often, unless bytes come so fast that it would only cost memory: bytes per second. */
@@ -339,10 +339,11 @@ class PartStream {
       chunks = []
       collected = 0
       await blob.append(part, full)
+      for (const chunk of full) free(chunk)
     }
     try {
       // The part may become shorter meanwhile.
-      const room = () => part.size - part.completed - collected
+      const room = () => Math.max(0, part.size - part.completed - collected)
       for await (const received of response.body) {
         watch.touch()
         const skipped = Math.min(this.#skip, received.length)
@@ -370,6 +371,11 @@ class PartStream {
       `Cannot pull ${digest}: the registry has ${said} bytes, its manifest says ${size}`,
     )
   }
+}
+
+/** Gives memory back at once that the collector would give back later: at a gigabyte per second, much later. */
+function free({ buffer, byteLength }: Uint8Array): void {
+  if (buffer instanceof ArrayBuffer && byteLength === buffer.byteLength) buffer.transfer(0)
 }
 
 function broken(response: Response, problem: string, cause?: unknown): CriaError {

@@ -6,7 +6,6 @@
  * @module
  */
 
-import type { Digest } from "../store/digest.ts"
 import { CriaError } from "../util/errors.ts"
 import { Download, type DownloadJob } from "./download.ts"
 
@@ -28,11 +27,15 @@ interface Running {
 
 /** See the module. */
 export class Downloads implements AsyncDisposable {
-  readonly #running = new Map<Digest, Running>()
+  readonly #running = new Map<string, Running>()
 
-  /** Joins the download of a blob, or starts it. */
+  /**
+   * Joins the download of a blob, or starts it. One that somebody says is of another size is a download of its own,
+   * which waits for the files as other processes do: who is wrong finds out by itself.
+   */
   join(job: DownloadJob): SharedDownload {
-    const running = this.#running.get(job.digest) ?? this.#start(job)
+    const key = keyOf(job)
+    const running = this.#running.get(key) ?? this.#start(job)
     running.waiters++
     let isIn = true
     return {
@@ -48,7 +51,7 @@ export class Downloads implements AsyncDisposable {
         if (running.waiters > 0) return
         running.cancel.abort(new CriaError("unavailable", "the pull was cancelled"))
         // The next who wants it starts anew, and waits for the files as other processes do.
-        if (this.#running.get(job.digest) === running) this.#running.delete(job.digest)
+        if (this.#running.get(key) === running) this.#running.delete(key)
         await running.done.catch(() => {})
       },
     }
@@ -64,15 +67,20 @@ export class Downloads implements AsyncDisposable {
   }
 
   #start(job: DownloadJob): Running {
+    const key = keyOf(job)
     const download = new Download(job)
     const cancel = new AbortController()
     const done = download.run(cancel.signal)
     const running: Running = { download, done, cancel, waiters: 0 }
     const forget = () => {
-      if (this.#running.get(job.digest) === running) this.#running.delete(job.digest)
+      if (this.#running.get(key) === running) this.#running.delete(key)
     }
     done.then(forget, forget)
-    this.#running.set(job.digest, running)
+    this.#running.set(key, running)
     return running
   }
+}
+
+function keyOf({ digest, size }: DownloadJob): string {
+  return `${digest} ${size}`
 }

@@ -25,6 +25,8 @@ export interface Network {
   readonly sendMs: number
   /** Like `replyMs` after a PUT or PATCH: the other side stores what it got before it answers. */
   readonly storeMs: number
+  /** Milliseconds until all of the body of a small reply has to be there. */
+  readonly bodyMs: number
 }
 
 /** A request. */
@@ -63,9 +65,6 @@ const ERROR_BYTES_MAX = 4096
 /** Longer than this nobody waits because a server says so. */
 const RETRY_AFTER_MS_MAX = 60_000
 
-/** Milliseconds for the body of a small reply. */
-const SMALL_BODY_MS = 60_000
-
 /** Statuses after which the same request may succeed. */
 const PASSING: ReadonlySet<number> = new Set([408, 425, 429, 500, 502, 503, 504])
 
@@ -79,6 +78,12 @@ export function isPassing(error: unknown): boolean {
   const fault = faultOf(error)
   if (fault === undefined) return false
   return fault.kind === "broken" || (fault.kind === "status" && PASSING.has(fault.status))
+}
+
+/** Whether a server has answered that it does not want to. */
+export function isRefusal(error: unknown): boolean {
+  const status = faultOf(error)?.status
+  return status === 401 || status === 403
 }
 
 /** The same failure as one that passes, of a server that has answered before: it is only away. */
@@ -203,13 +208,17 @@ export function unreachable(url: URL, cause: unknown): CriaError {
  *
  * @param subject What was asked for, for the text.
  */
-export async function statusError(response: Response, subject: string): Promise<CriaError> {
+export async function statusError(
+  response: Response,
+  subject: string,
+  network: BodyLimit,
+): Promise<CriaError> {
   const { status, headers } = response
   const cause = new Fault("status", {
     status,
     retryAfterMs: retryAfter(headers.get("Retry-After")),
   })
-  const reason = await reasonOf(response)
+  const reason = await reasonOf(response, network)
   if (status === 401 || status === 403) {
     const hint = reason === "" ? {} : { hint: `"${new URL(response.url).host}" says: ${reason}` }
     return new CriaError("unavailable", "unauthorized: access denied", { ...hint, cause })
@@ -223,8 +232,7 @@ export async function statusError(response: Response, subject: string): Promise<
 
 /** The same error, when it is a refusal, with what the user can do about it. */
 export function withAdvice(error: CriaError, advice: string | undefined): CriaError {
-  const status = faultOf(error)?.status ?? 0
-  if (advice === undefined || (status !== 401 && status !== 403)) return error
+  if (advice === undefined || !isRefusal(error)) return error
   const hint = error.hint === undefined ? advice : `${error.hint}\n${advice}`
   return new CriaError(error.code, error.message, { hint, cause: error.cause })
 }
@@ -236,8 +244,8 @@ const reasonSchema = z.union([
 ])
 
 /** What a server says about its refusal, in one line; "" when that is nothing for people. */
-async function reasonOf(response: Response): Promise<string> {
-  const body = await readText(response, ERROR_BYTES_MAX).catch(() => "")
+async function reasonOf(response: Response, network: BodyLimit): Promise<string> {
+  const body = await readText(response, ERROR_BYTES_MAX, network).catch(() => "")
   const text = body.trim() || (response.headers.get("X-Error-Message") ?? "")
   if (text.startsWith("<")) return ""
   return oneLine(reasonIn(text) ?? text)
@@ -273,34 +281,56 @@ export async function discard(response: Response): Promise<void> {
   await response.body?.cancel().catch(() => {})
 }
 
+/** How long a small body may take. */
+export type BodyLimit = Pick<Network, "bodyMs">
+
 /** Like {@link readBytes}, as text. */
-export async function readText(response: Response, bytesMax: number): Promise<string> {
-  return new TextDecoder().decode(await readBytes(response, bytesMax))
+export async function readText(
+  response: Response,
+  bytesMax: number,
+  network: BodyLimit,
+): Promise<string> {
+  return new TextDecoder().decode(await readBytes(response, bytesMax, network))
 }
 
 /**
  * Reads a small body. A compressed one counts with its full size, and is not unpacked further than the limit.
  *
- * @throws {CriaError} `unavailable` when it is longer, breaks off, or does not come.
+ * @throws {CriaError} `unavailable` when it is longer, breaks off, or does not come in time.
  */
-export async function readBytes(response: Response, bytesMax: number): Promise<Uint8Array> {
+export async function readBytes(
+  response: Response,
+  bytesMax: number,
+  { bodyMs }: BodyLimit,
+): Promise<Uint8Array> {
   const url = new URL(response.url)
+  const reader = response.body?.getReader()
   const chunks: Uint8Array[] = []
   let size = 0
-  const late = setTimeout(() => void discard(response), SMALL_BODY_MS)
-  const deadline = performance.now() + SMALL_BODY_MS
+  let isLate = false
+  const end = () => reader?.cancel().catch(() => {})
+  const timer = setTimeout(() => {
+    isLate = true
+    // The read that waits gives the end then.
+    void end()
+  }, bodyMs)
   try {
-    for await (const chunk of response.body ?? []) {
-      size += chunk.length
+    for (;;) {
+      // Each piece comes after the one before.
+      // oxlint-disable-next-line no-await-in-loop
+      const chunk = await reader?.read()
+      if (chunk === undefined || chunk.done) break
+      size += chunk.value.length
       if (size > bytesMax) throw tooLong(url, bytesMax)
-      chunks.push(chunk)
+      chunks.push(chunk.value)
     }
   } catch (error) {
     throw error instanceof CriaError ? error : unreachable(url, error)
   } finally {
-    clearTimeout(late)
+    clearTimeout(timer)
+    await end()
   }
-  if (performance.now() > deadline) throw unreachable(url, LATE)
+  if (isLate) throw unreachable(url, LATE)
   return unpacked(Buffer.concat(chunks), response, bytesMax)
 }
 

@@ -5,7 +5,7 @@ import { parseName } from "../store/name.ts"
 import { FakeRegistry } from "./fake-registry.ts"
 import { Hub, isHub, mirrorHost } from "./hub.ts"
 
-const NETWORK = { userAgent: "test", replyMs: 5000, sendMs: 5000, storeMs: 5000 }
+const NETWORK = { userAgent: "test", replyMs: 5000, sendMs: 5000, storeMs: 5000, bodyMs: 5000 }
 
 function hubAt(origin: string, repository: string): Hub {
   const name = parseName(`${new URL(origin).host}/${repository}`)
@@ -79,12 +79,16 @@ describe("Hub.files()", () => {
     expect(await hubAt(site.origin, "u/m").files()).toEqual([])
   })
 
-  test("what is not there is empty; what is not there now is an error", async () => {
+  test("what is not there is empty; what is not there now, or not for us, is an error", async () => {
     using site = serve(({ pathname }) => {
-      return new Response(null, { status: pathname.includes("/u/busy/") ? 503 : 404 })
+      const [, status = "404"] = /\/u\/m(\d+)\//.exec(pathname) ?? []
+      return new Response(null, { status: Number(status) })
     })
     expect(await hubAt(site.origin, "u/none").files()).toEqual([])
-    await rejects(hubAt(site.origin, "u/busy").files(), { code: "unavailable", message: /^503/ })
+    await rejects(hubAt(site.origin, "u/m503").files(), { code: "unavailable", message: /^503/ })
+    for (const name of ["u/m401", "u/m403"]) {
+      await rejects(hubAt(site.origin, name).files(), { message: "unauthorized: access denied" })
+    }
   })
 })
 

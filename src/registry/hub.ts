@@ -13,7 +13,7 @@ import { type Digest, toDigest } from "../store/digest.ts"
 import type { ModelName } from "../store/name.ts"
 import { CriaError } from "../util/errors.ts"
 import type { BlobSource } from "./download.ts"
-import { isPassing, readText } from "./http.ts"
+import { isPassing, isRefusal, type Network, readText } from "./http.ts"
 import { type ByteRange, Site, type SiteOptions } from "./site.ts"
 
 /** A file of a repository. */
@@ -61,6 +61,7 @@ export function mirrorHost(endpoint: string | undefined): string | undefined {
 /** See the module. */
 export class Hub {
   readonly #site: Site
+  readonly #network: Network
   readonly #origin: string
   readonly #repository: string
 
@@ -76,13 +77,14 @@ export class Hub {
       headerFor: (url: URL) =>
         token !== undefined && url.origin === own ? `Bearer ${token}` : undefined,
     }
+    this.#network = network
     this.#site = new Site(new URL(own), { network, door, lookup })
   }
 
   /**
    * All files; [] when there is no such repository, or its list cannot be understood.
    *
-   * @throws {CriaError} `unavailable` when Hugging Face cannot be reached, or not now.
+   * @throws {CriaError} `unavailable` when Hugging Face cannot be reached, or not now, or does not want to.
    */
   async files(signal?: AbortSignal): Promise<HubFile[]> {
     const files: HubFile[] = []
@@ -95,12 +97,12 @@ export class Hub {
       if (!response.ok) {
         // oxlint-disable-next-line no-await-in-loop
         const error = await this.#site.failure(response, `Asked "${url.host}" for a list of files`)
-        if (isPassing(error)) throw error
+        if (isPassing(error) || isRefusal(error)) throw error
         return files
       }
       const [, next] = /<([^>]+)>\s*;\s*rel="?next"?/.exec(response.headers.get("Link") ?? "") ?? []
       // oxlint-disable-next-line no-await-in-loop
-      files.push(...parseTree(await readText(response, LIST_BYTES_MAX)))
+      files.push(...parseTree(await readText(response, LIST_BYTES_MAX, this.#network)))
       const following: URL | null = next === undefined ? null : URL.parse(next, url.href)
       url = following?.origin === this.#origin ? following : undefined
     }

@@ -89,15 +89,18 @@ export class PartialBlob implements AsyncDisposable {
     return completedBytes(this.#parts)
   }
 
-  /** Writes bytes at the end of what a part has. */
+  /**
+   * Writes bytes at the end of what a part has, and none behind its own end. That may come nearer in the middle of a
+   * write: then the next part gets some of its bytes twice.
+   */
   async append(part: Part, chunks: readonly Uint8Array[]): Promise<void> {
     try {
-      let rest = chunks
-      while (rest.length > 0) {
+      let rest = within(chunks, part.size - part.completed)
+      while (rest.length > 0 && part.completed < part.size) {
         // Each write begins where the one before has ended.
         // oxlint-disable-next-line no-await-in-loop
         const { bytesWritten } = await this.#file.writev(rest, part.offset + part.completed)
-        part.completed += bytesWritten
+        part.completed = Math.min(part.completed + bytesWritten, part.size)
         rest = without(rest, bytesWritten)
       }
     } catch (error) {
@@ -256,6 +259,16 @@ function readNotes(path: string): PartNote[] {
 /** Removes the notes from an index on. */
 function removeNotes(path: string, from: number): void {
   for (const { index, file } of noteFiles(path)) if (index >= from) rmSync(file, { force: true })
+}
+
+/** The first bytes of chunks. */
+function within(chunks: readonly Uint8Array[], bytes: number): Uint8Array[] {
+  let room = bytes
+  return chunks.flatMap((chunk) => {
+    const kept = chunk.subarray(0, room)
+    room -= kept.length
+    return kept.length === 0 ? [] : [kept]
+  })
 }
 
 /** Chunks without their first bytes. */

@@ -3,7 +3,7 @@ import { rejects } from "node:assert/strict"
 
 import { realmOf } from "./auth.ts"
 import type { Challenge } from "./challenge.ts"
-import { checkedRedirect } from "./redirect.ts"
+import { checkedRedirect, systemLookup } from "./redirect.ts"
 
 const PUBLIC = new URL("https://registry.example/v2/a/b/")
 
@@ -30,6 +30,7 @@ describe("checkedRedirect()", () => {
     "https://private.example/x",
     "https://127.0.0.1/x",
     "https://127.1/x",
+    "https://private.example./x",
     "https://0x7f000001/x",
     "https://[::1]/x",
     "https://[::ffff:127.0.0.1]/x",
@@ -52,6 +53,44 @@ describe("checkedRedirect()", () => {
     const registry = new URL("http://private.example:5000/v2/")
     const to = await checkedRedirect("http://10.9.9.9/x", registry, registry, look)
     expect(to.href).toBe("http://10.9.9.9/x")
+  })
+})
+
+const PROXY = "http://proxy.example:3128"
+
+function ask(host: string, environment: Record<string, string>): Promise<readonly string[]> {
+  const url = new URL(`https://${host}/`)
+  return systemLookup(host, url, { environment, resolve: () => Promise.resolve(["10.0.0.1"]) })
+}
+
+function nowhere(): Promise<readonly string[]> {
+  return Promise.reject(new Error("ENOTFOUND"))
+}
+
+describe("systemLookup()", () => {
+  test.each<[string, Record<string, string>]>([
+    ["intranet.corp", {}],
+    ["intranet.corp", { HTTP_PROXY: PROXY }],
+    ["intranet.corp", { HTTPS_PROXY: PROXY, NO_PROXY: "localhost, .corp" }],
+    ["intranet.corp", { https_proxy: PROXY, no_proxy: "Corp:443" }],
+    ["intranet.corp", { HTTPS_PROXY: PROXY, NO_PROXY: "*" }],
+  ])("%s is looked up with %j", async (host, environment) => {
+    expect(await ask(host, environment)).toEqual(["10.0.0.1"])
+  })
+
+  test("a name that a proxy serves is its business", async () => {
+    const environment = { HTTPS_PROXY: PROXY, NO_PROXY: "localhost,,127.0.0.1" }
+    expect(await ask("intranet.corp", environment)).toEqual([])
+  })
+
+  test.each(["localhost", "x.localhost"])("%s is this machine, proxy or not", async (host) => {
+    expect(await ask(host, { HTTPS_PROXY: PROXY })).toEqual(["127.0.0.1"])
+  })
+
+  test("a name that has no addresses has none", async () => {
+    const url = new URL("https://nowhere.example/")
+    const parts = { environment: {}, resolve: nowhere }
+    expect(await systemLookup("nowhere.example", url, parts)).toEqual([])
   })
 })
 

@@ -2,7 +2,8 @@
  * Where a registry may send us: anywhere on the network that it is on itself.
  *
  * A registry on the internet must not point at this machine or its private network (CVE-2026-5530), nor from TLS to
- * plain HTTP. What a name means is looked up; a proxy looks names up itself, so then only addresses are checked.
+ * plain HTTP. What a name means is looked up. A proxy looks up those that it serves itself, so of them only `localhost` is
+ * checked.
  *
  * @module
  */
@@ -12,8 +13,8 @@ import { BlockList, isIP } from "node:net"
 
 import { CriaError } from "../util/errors.ts"
 
-/** From a host name to its addresses; [] when it has none. */
-export type Lookup = (hostname: string) => Promise<readonly string[]>
+/** From the host name of a URL to its addresses; [] when it has none. */
+export type Lookup = (hostname: string, url: URL) => Promise<readonly string[]>
 
 /** Addresses that mean this machine, its network, or a cloud's metadata. */
 const PRIVATE = new BlockList()
@@ -71,9 +72,9 @@ export async function checkedRedirect(
   return to
 }
 
-async function isPrivate({ hostname }: URL, look: Lookup): Promise<boolean> {
-  const name = hostname.replace(/^\[|\]$/g, "")
-  const addresses = isIP(name) === 0 ? await look(name) : [name]
+async function isPrivate(url: URL, look: Lookup): Promise<boolean> {
+  const name = url.hostname.replace(/^\[|\]$/g, "").replace(/\.$/, "")
+  const addresses = isIP(name) === 0 ? await look(name, url) : [name]
   return addresses.some(isPrivateAddress)
 }
 
@@ -83,20 +84,47 @@ function isPrivateAddress(address: string): boolean {
   return PRIVATE.check(address, family)
 }
 
-async function systemLookup(hostname: string): Promise<readonly string[]> {
-  if (usesProxy()) return []
+type Environment = Readonly<Record<string, string | undefined>>
+
+interface Resolving {
+  readonly environment?: Environment
+  readonly resolve?: (hostname: string) => Promise<readonly string[]>
+}
+
+/** Asks the system, unless a proxy is asked. */
+export async function systemLookup(
+  hostname: string,
+  url: URL,
+  { environment = process.env, resolve = resolved }: Resolving = {},
+): Promise<readonly string[]> {
+  // This machine, whatever a resolver or a proxy says.
+  if (hostname === "localhost" || hostname.endsWith(".localhost")) return ["127.0.0.1"]
+  if (isProxied(url.protocol, hostname, environment)) return []
   try {
-    return (await lookup(hostname, { all: true })).map(({ address }) => address)
+    return await resolve(hostname)
   } catch {
     // The request itself will say so.
     return []
   }
 }
 
-function usesProxy(): boolean {
-  return ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"].some(
-    (name) => (process.env[name] ?? "") !== "",
-  )
+async function resolved(hostname: string): Promise<readonly string[]> {
+  return (await lookup(hostname, { all: true })).map(({ address }) => address)
+}
+
+/** In doubt it is not: then the name is looked up, and checked. */
+function isProxied(protocol: string, hostname: string, environment: Environment): boolean {
+  const name = protocol === "https:" ? "https_proxy" : "http_proxy"
+  const valuesOf = (key: string) => [environment[key], environment[key.toUpperCase()]]
+  if (!valuesOf(name).some((value) => value !== undefined && value !== "")) return false
+  const exceptions = valuesOf("no_proxy").flatMap((value) => (value ?? "").toLowerCase().split(","))
+  return !exceptions.some((exception) => {
+    const suffix = exception
+      .trim()
+      .replace(/:\d+$/, "")
+      .replace(/^\*?\.?/, "")
+    return exception.trim() !== "" && hostname.endsWith(suffix)
+  })
 }
 
 function refused({ host }: URL, target: string, why: string): CriaError {

@@ -122,7 +122,7 @@ export class Site {
 
   /** The error for a reply that is none; see {@link statusError}. */
   async failure(response: Response, subject: string): Promise<CriaError> {
-    return withAdvice(await statusError(response, subject), this.#door.advice)
+    return withAdvice(await statusError(response, subject, this.#network), this.#door.advice)
   }
 
   /** A `Location` that it has sent. @throws {CriaError} `unavailable` when we will not go there. */

@@ -8,7 +8,7 @@ import { FakeRegistry } from "./fake-registry.ts"
 import { PartBody } from "./part-body.ts"
 import { StorageParts } from "./storage.ts"
 
-const NETWORK = { userAgent: "test", replyMs: 5000, sendMs: 5000, storeMs: 5000 }
+const NETWORK = { userAgent: "test", replyMs: 5000, sendMs: 5000, storeMs: 5000, bodyMs: 5000 }
 const PATIENCE = { tries: 4, pauseMs: 1, pauseMsMax: 20, stallMs: 5000, stealMs: 60_000 }
 
 test("StorageParts sends sixteen parts at once, and no more", async () => {

@@ -93,7 +93,9 @@ export class StorageParts implements AsyncDisposable {
       signal: this.#signal,
       body: body.pieces(),
     })
-    if (!response.ok) throw await statusError(response, `Sent a part to "${url.host}"`)
+    if (!response.ok) {
+      throw await statusError(response, `Sent a part to "${url.host}"`, this.#network)
+    }
     await discard(response)
   }
 }

@@ -47,7 +47,14 @@ class Sender implements Disposable {
   /** A new upload, as a process begins one; what earlier ones have noted is there. */
   upload(options: UploadOptions = {}): Upload {
     const { partBytesMin = MIB, pauseMs = 1, ...waits } = options
-    const network = { userAgent: "test", replyMs: 5000, sendMs: 5000, storeMs: 5000, ...waits }
+    const network = {
+      userAgent: "test",
+      replyMs: 5000,
+      sendMs: 5000,
+      storeMs: 5000,
+      bodyMs: 5000,
+      ...waits,
+    }
     const auth = {
       credential: () => Promise.resolve(undefined),
       identity: () => ({ path: "/k", isNew: false, publicKey: "key", sign: () => "signature" }),

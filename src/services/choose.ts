@@ -12,6 +12,7 @@ import { type CacheSetting, type CacheType, splitCacheSetting } from "../engine/
 import { kvBytesPerToken, type ModelFacts, modelFacts } from "../gguf/facts.ts"
 import type { TensorTypeName } from "../gguf/format.ts"
 import { readGguf } from "../gguf/read.ts"
+import { isRefusal } from "../registry/http.ts"
 import { isAvailable, listQuants, type Quant } from "../registry/quants.ts"
 import type { Repository } from "../registry/repository.ts"
 import type { Patience } from "../registry/retry.ts"
@@ -96,7 +97,7 @@ export class Chooser {
   }
 
   /**
-   * The quantisation that has a label; undefined when the registry does not tell what there is.
+   * The quantisation that has a label; undefined when the registry does not tell what there is, or not us.
    *
    * @throws {CriaError} `not-found` with those that there are.
    */
@@ -105,7 +106,10 @@ export class Chooser {
     label: string,
     signal?: AbortSignal,
   ): Promise<Quant | undefined> {
-    const quants = await this.#list(repository, signal)
+    const quants = await this.#list(repository, signal).catch((error: unknown) => {
+      if (isRefusal(error)) return []
+      throw error
+    })
     const found = quants.find((quant) => quant.label === label.toUpperCase())
     if (found !== undefined || quants.length === 0) return found
     const text = `Cannot find ${JSON.stringify(label)} of "${shortName(repository.name)}"`

@@ -21,6 +21,9 @@ const SEND_MS = 60_000
 /** Registries with a slow storage copy a large blob when it is finished, and answer when that is done. */
 const STORE_MS = 15 * 60_000
 
+/** Manifests, lists and tokens are at most some megabytes. */
+const BODY_MS = 60_000
+
 /** All authorities of a system are some 300 kB. */
 const CA_BYTES_MAX = 16 * 2 ** 20
 
@@ -28,7 +31,14 @@ const CA_BYTES_MAX = 16 * 2 ** 20
 export function networkOf({ caFile }: Pick<Config, "caFile">): Network {
   const ca =
     caFile === undefined ? undefined : readRegularFile(caFile, CA_BYTES_MAX).bytes.toString("utf8")
-  return { userAgent: userAgent(), ca, replyMs: REPLY_MS, sendMs: SEND_MS, storeMs: STORE_MS }
+  return {
+    userAgent: userAgent(),
+    ca,
+    replyMs: REPLY_MS,
+    sendMs: SEND_MS,
+    storeMs: STORE_MS,
+    bodyMs: BODY_MS,
+  }
 }
 
 /** Files that may hold the user's key: Ollama's, then our own, which is made when there is none. */

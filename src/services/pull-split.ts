@@ -60,7 +60,7 @@ export async function* pullSplit(
   }
   await checkPullRoom(context, parts, quant.bytes)
   const noted = noteOf(parts)
-  rememberPull(writer.root, noted)
+  using running = await rememberPull(writer.root, noted)
   const source = hubBlobs(hub, quant.parts)
   for (const part of parts) yield* fetchBlob(context, part, source, signal)
   yield { status: "verifying sha256 digest" }
@@ -75,6 +75,7 @@ export async function* pullSplit(
   const bytes = await makeManifest(context, layer, parts)
   const replaced = await writer.writeManifest(name, bytes, { signal })
   forgetPull(writer.root, noted)
+  running[Symbol.dispose]()
   await writer.removeUnreferenced(parts.map(({ digest }) => digest))
   return { replaced, kept: [layer.digest] }
 }

@@ -151,7 +151,7 @@ async function* pullLayers(
   checkManifest(manifest, `Cannot pull "${fullName(name)}"`)
   const blobs = uniqueBlobs(manifest)
   await checkPullRoom(context, blobs)
-  rememberPull(writer.root, bytes)
+  using _ = await rememberPull(writer.root, bytes)
   for (const blob of blobs) yield* fetchBlob(context, blob, client, signal)
   yield { status: "verifying sha256 digest" }
   yield { status: "writing manifest" }

@@ -217,7 +217,13 @@ export class TestApp implements App {
     this.transfers = new Transfers({
       stores: this.stores,
       cache: join(this.folder.root, "cache"),
-      network: { userAgent: "cria/test", replyMs: 10_000, sendMs: 10_000, storeMs: 10_000 },
+      network: {
+        userAgent: "cria/test",
+        replyMs: 10_000,
+        sendMs: 10_000,
+        storeMs: 10_000,
+        bodyMs: 10_000,
+      },
       auth: {
         credential: () => Promise.resolve(undefined),
         identity: () => loadIdentity([join(this.folder.root, "id_ed25519")]),

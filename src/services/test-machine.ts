@@ -37,6 +37,7 @@ export class Machine implements AsyncDisposable {
       replyMs?: number
       sendMs?: number
       storeMs?: number
+      bodyMs?: number
       /** Of Hugging Face, and the host that is it. */
       token?: string
       mirror?: string
@@ -45,10 +46,17 @@ export class Machine implements AsyncDisposable {
     } = {},
   ) {
     const { registries = [], isOffline = false, stallMs = 60_000, pauseMs = 1 } = options
-    const { tries = 4, stealMs = 60_000, replyMs = 5000, sendMs = 5000, storeMs = 5000 } = options
+    const {
+      tries = 4,
+      stealMs = 60_000,
+      replyMs = 5000,
+      sendMs = 5000,
+      storeMs = 5000,
+      bodyMs = 5000,
+    } = options
     this.transfers = new Transfers({
       stores: { own: this.store, folders: [this.store], all: this.store },
-      network: { userAgent: "cria/test", replyMs, sendMs, storeMs },
+      network: { userAgent: "cria/test", replyMs, sendMs, storeMs, bodyMs },
       auth: {
         credential: () => Promise.resolve(undefined),
         identity: () => {

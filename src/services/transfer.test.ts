@@ -15,11 +15,12 @@ import { dirname, join } from "node:path"
 import { encodeGguf, type GgufInput, packStrings, text, u32 } from "../gguf/write.ts"
 import { CuttingProxy } from "../registry/cutting-proxy.ts"
 import { rangeReply } from "../registry/fake-hub.ts"
-import { FakeRegistry, slowReply } from "../registry/fake-registry.ts"
+import { FakeRegistry, type SeenRequest, slowReply } from "../registry/fake-registry.ts"
 import { formatNote } from "../registry/parts.ts"
 import { PATIENCE } from "../registry/retry.ts"
 import type { Device } from "../runner/devices.ts"
 import { parseManifest } from "../store/manifest.ts"
+import { StoreWriter } from "../store/writer.ts"
 import { Chooser } from "./choose.ts"
 import { challenge, isMonotonic, Machine, statuses } from "./test-machine.ts"
 
@@ -98,6 +99,43 @@ describe("pull", () => {
       "success",
     ])
     expect(existsSync(machine.path(old))).toBe(false)
+  })
+
+  test("what it has in common with a model that is removed meanwhile stays", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    registry.add("me/old:latest", [Buffer.from("shared")])
+    registry.add("me/new:latest", [Buffer.from("shared"), Buffer.from("own")])
+    await machine.pull(`${registry.host}/me/old`)
+    const old = machine.parse(`${registry.host}/me/old`)
+    const progress: string[] = []
+    for await (const { status } of machine.transfers.pull(`${registry.host}/me/new`, {
+      insecure: true,
+    })) {
+      if (status.startsWith("verifying")) await new StoreWriter(machine.store).removeModel(old)
+      progress.push(status)
+    }
+    expect(progress.at(-1)).toBe("success")
+  })
+
+  test("a manifest that lies about a size gets nothing from the pull of one that does not", async () => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine()
+    const [digest = ""] = registry.add("me/m:latest", [LARGE])
+    const honest = registry.manifests.get("me/m:latest") ?? new Uint8Array()
+    const lie = Buffer.from(honest).toString().replace(`:${LARGE.length}`, ":12345")
+    registry.manifests.set("me/lie:latest", Buffer.from(lie))
+    const started = Promise.withResolvers<void>()
+    registry.fault = async ({ path }) => {
+      if (path.includes(digest)) started.resolve()
+      if (path.includes("lie/manifests")) await started.promise
+      return undefined
+    }
+    const both = ["m", "lie"].map((name) => machine.pull(`${registry.host}/me/${name}`))
+    const [good, bad] = await Promise.allSettled(both)
+    expect(good?.status).toBe("fulfilled")
+    expect(bad).toMatchObject({ status: "rejected", reason: { code: "unavailable" } })
+    expect(machine.blob(digest).equals(LARGE)).toBe(true)
   })
 
   test("two pulls at once share one download; the one that stays gets it", async () => {
@@ -549,6 +587,9 @@ describe("pull — a repository with several quantisations", () => {
       message: /^Cannot find "Q2_K" of ".*"$/,
       hint: "There are F16, Q8_0, Q4_K_M",
     })
+    registry.fault = ({ path }) => tagsReply(path, 403)
+    const hidden = machine.transfers.pull(name, { insecure: true, quant: "q8_0" })
+    expect((await Array.fromAsync(hidden)).at(-1)).toEqual({ status: "success" })
     const evil = machine.transfers.pull("m", { insecure: true, quant: "../x" })
     await rejects(Array.fromAsync(evil), { message: "invalid model name" })
   })
@@ -559,6 +600,11 @@ describe("pull — a repository with several quantisations", () => {
     registry.add("me/m:70b-q8_0", [Buffer.from("large")])
     for (const [fault, status] of [
       [() => undefined, /^pulling /],
+      [({ path }: SeenRequest) => tagsReply(path, 404), /^pulling /],
+      [
+        ({ path }: SeenRequest) => tagsReply(path, 403),
+        /^cannot choose a quantisation, taking latest: unauthorized: access denied$/,
+      ],
       // Whoever may not see the list learns why nothing was chosen.
       [noTags, /^cannot choose a quantisation, taking latest: unauthorized: access denied$/],
     ] as const) {
@@ -644,9 +690,55 @@ describe("pull — a choice with obstacles", () => {
   })
 })
 
-function noTags({ path }: { path: string }): Response | undefined {
-  return path.includes("/tags/") ? new Response("no", { status: 401 }) : undefined
+function tagsReply(path: string, status: number): Response | undefined {
+  return path.includes("/tags/") ? new Response("no", { status }) : undefined
 }
+
+function noTags({ path }: { path: string }): Response | undefined {
+  return tagsReply(path, 401)
+}
+
+/** The head of a reply, a few bytes, and no more. */
+function endless(): Response {
+  return slowReply([Buffer.from('{"to'), Buffer.from("")], quiet, {})
+}
+
+describe("small replies that do not end", () => {
+  test.each<[string, RegExp]>([
+    ["a manifest", /manifests/],
+    ["a token", /^\/token$/],
+    ["a list of tags", /tags/],
+    ["the text of an error", /blobs/],
+  ])("%s: the pull ends", async (_, pattern) => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine({ bodyMs: 50 })
+    registry.add("me/m:latest", [Buffer.from("weights")])
+    registry.fault = ({ path, headers }) => {
+      if (pattern.test(path)) {
+        return path.includes("blobs") ? new Response(endless().body, { status: 400 }) : endless()
+      }
+      const isOpen = headers.has("Authorization") || path === "/token"
+      return isOpen || !pattern.test("/token") ? undefined : challenge(registry)
+    }
+    const pull = machine.pull(`${registry.host}/me/m`)
+    if (pattern.test("tags")) expect(statuses(await pull)[1]).toContain("no answer in time")
+    else await rejects(pull, { code: "unavailable" })
+  })
+
+  test.each(["token", "manifest"])("a %s: the pull can be cancelled", async (kind) => {
+    await using registry = new FakeRegistry()
+    await using machine = new Machine({ bodyMs: 60_000 })
+    registry.add("me/m:q", [Buffer.from("weights")])
+    const cancel = new AbortController()
+    registry.fault = ({ path, headers }) => {
+      if (path === "/token" && kind !== "token") return Response.json({ token: "t" })
+      if (path !== "/token" && !headers.has("Authorization")) return challenge(registry)
+      setTimeout(() => cancel.abort(new Error("enough")), 20)
+      return endless()
+    }
+    await rejects(machine.pull(`${registry.host}/me/m:q`, cancel.signal), { message: "enough" })
+  })
+})
 
 describe("tokens", () => {
   test("one token serves all requests, and goes to nobody else", async () => {

@@ -106,7 +106,7 @@ describe("pruneStore()", () => {
     const file = aged(store, `sha256-${HEX}`, 2 * GRACE_MS)
     const layer = { mediaType: MEDIA_TYPES.model, digest: `sha256:${HEX}`, size: 1 }
     const manifest = Buffer.from(manifestText({ config: layer, layers: [layer] }))
-    rememberPull(store.root, manifest)
+    using _ = await rememberPull(store.root, manifest)
     const [note = ""] = readdirSync(join(store.root, ".cria-pulls"))
     const setAge = (ageMs: number) => {
       const seconds = (NOW - ageMs) / 1000
@@ -125,9 +125,11 @@ describe("pruneStore()", () => {
     aged(store, `sha256-${HEX}`, 2 * GRACE_MS)
     const layer = { mediaType: MEDIA_TYPES.model, digest: `sha256:${HEX}`, size: 1 }
     const manifest = Buffer.from(manifestText({ config: layer, layers: [layer] }))
-    rememberPull(store.root, manifest)
-    rememberPull(store.root, manifest.subarray(0, 100))
+    using _ = await rememberPull(store.root, manifest)
+    ;(await rememberPull(store.root, manifest.subarray(0, 100)))[Symbol.dispose]()
     forgetPull(store.root, manifest)
+    // One that ends while its note is looked at.
+    symlinkSync("nowhere", join(store.root, ".cria-pulls", "gone"))
     expect((await prune(store)).removed).toEqual([`sha256-${HEX}`])
   })
 

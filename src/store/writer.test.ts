@@ -18,6 +18,7 @@ import { blobFilePath, type Digest, parseDigest } from "./digest.ts"
 import { openStore, type Store } from "./folder-store.ts"
 import { MEDIA_TYPES } from "./manifest.ts"
 import { manifestPath, parseName } from "./name.ts"
+import { rememberPull } from "./pending.ts"
 import { manifestText, TestStore } from "./test-store.ts"
 import { StoreWriter } from "./writer.ts"
 
@@ -206,6 +207,18 @@ describe("StoreWriter — removal", () => {
     await opened.writer.removeModel(parseName("a"))
     expect(weights && opened.has(weights)).toBe(true)
     expect(await opened.writer.removeUnreferenced([digest])).toEqual([])
+  })
+
+  test("keeps what a pull that runs needs, and takes it when none does", async () => {
+    using opened = new Opened()
+    const [shared] = await opened.install("a", "shared")
+    const text = readFileSync(manifestPath(opened.root, parseName("a")))
+    {
+      using _ = await rememberPull(opened.root, text)
+      await opened.writer.removeModel(parseName("a"))
+      expect(shared && opened.has(shared)).toBe(true)
+    }
+    expect(await opened.writer.removeUnreferenced(shared ? [shared] : [])).toHaveLength(1)
   })
 
   test("keeps blobs while some manifest cannot be read at all", async () => {

@@ -35,6 +35,7 @@ import type { Store } from "./folder-store.ts"
 import { withStoreLock } from "./lock.ts"
 import { type Layer, type Manifest, parseManifest, readManifest } from "./manifest.ts"
 import { manifestPath, manifestsFolder, type ModelName, shortName } from "./name.ts"
+import { runningDigests } from "./pending.ts"
 import { collectReferences } from "./references.ts"
 import { resolveName } from "./resolve.ts"
 
@@ -264,7 +265,7 @@ export class StoreWriter {
   }
 
   /**
-   * Removes those blobs that no manifest names and no creation reads. Missing ones are fine.
+   * Removes those blobs that no manifest names, and neither a pull nor a creation that runs. Missing ones are fine.
    *
    * @returns Those that were removed.
    */
@@ -294,8 +295,9 @@ export class StoreWriter {
   #removeUnreferenced(digests: readonly Digest[]): Digest[] {
     const { digests: inUse, areKnown } = collectReferences(this.root)
     if (!areKnown) return []
+    const running = runningDigests(this.root)
     return [...new Set(digests)].filter((digest) => {
-      if (inUse.has(digest)) return false
+      if (inUse.has(digest) || running.has(digest)) return false
       const path = this.blobPath(digest)
       if (!isRegularFile(path)) return false
       removeFile(path)

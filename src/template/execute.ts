@@ -23,8 +23,9 @@ import {
   type PipeNode,
   type TemplateNode,
 } from "./nodes.ts"
-import { printValue, Sink, TemplateFailure } from "./print.ts"
+import { printValue } from "./print.ts"
 import { quote } from "./quote.ts"
+import { type Meter, Sink, TemplateFailure } from "./sink.ts"
 import {
   ANY_TYPE,
   byteLength,
@@ -38,12 +39,18 @@ import {
 
 /** What a run may take. */
 export interface Limits {
-  /** Nodes visited. */
+  /** Nodes visited, and what is done to texts and lists, by their size. */
   readonly steps: number
   /** Characters of output and of texts on the way. */
   readonly chars: number
   /** Templates and blocks within each other. */
   readonly depth: number
+}
+
+/** What runs that belong together have taken so far. */
+export interface Spent {
+  steps: number
+  chars: number
 }
 
 /** What to run. */
@@ -54,6 +61,7 @@ export interface Program {
   readonly limits: Limits
   /** For `currentDate`. */
   readonly now: Date
+  readonly spent: Spent
 }
 
 /** What went wrong in a run, in Go's words. */
@@ -77,20 +85,23 @@ interface Variable {
   value: Value
 }
 
-class Executor {
+/** Variables among which one is looked for in a step. */
+const VARIABLES_A_STEP = 16
+
+class Executor implements Meter {
   readonly #program: Program
   readonly #out: Sink
   #variables: Variable[] = []
   #template: string
   #node: AnyNode | undefined
-  #steps = 0
-  #chars = 0
+  readonly #spent: Spent
   #depth = 0
 
   constructor(program: Program) {
     this.#program = program
     this.#template = program.name
-    this.#out = this.#sink()
+    this.#spent = program.spent
+    this.#out = new Sink(this)
   }
 
   run(data: Value): string {
@@ -106,13 +117,20 @@ class Executor {
     }
   }
 
-  #sink(): Sink {
-    return new Sink((chars) => {
-      this.#chars += chars
-      if (this.#chars > this.#program.limits.chars) {
-        throw new TemplateFailure(`makes more than ${this.#program.limits.chars} characters`)
-      }
-    })
+  work(steps: number): void {
+    const { limits } = this.#program
+    this.#spent.steps += steps
+    if (this.#spent.steps > limits.steps) {
+      throw new TemplateFailure(`takes more than ${limits.steps} steps`)
+    }
+  }
+
+  make(chars: number): void {
+    const { limits } = this.#program
+    this.#spent.chars += chars
+    if (this.#spent.chars > limits.chars) {
+      throw new TemplateFailure(`makes more than ${limits.chars} characters`)
+    }
   }
 
   #list(dot: Value, { nodes }: ListNode): Ending {
@@ -135,9 +153,7 @@ class Executor {
   /** Says which node errors are about, and counts. */
   #visit(node: AnyNode): void {
     this.#node = node
-    this.#steps += 1
-    if (this.#steps <= this.#program.limits.steps) return
-    throw this.#error(`takes more than ${this.#program.limits.steps} steps`)
+    this.work(1)
   }
 
   #walk(dot: Value, node: Node): Ending {
@@ -193,7 +209,7 @@ class Executor {
   /** What a range walks over, with the key of each item. */
   *#items(value: Value, pipe: PipeNode): Generator<[Value, Value]> {
     if (value instanceof GoList) {
-      for (const [i, item] of value.items.entries()) yield [BigInt(i), item]
+      for (let i = 0; i < value.length; i += 1) yield [BigInt(i), value.at(i)]
     } else if (value instanceof GoMap) yield* value.sorted()
     else if (typeof value === "bigint") {
       if (pipe.declared.length > 1) {
@@ -201,7 +217,7 @@ class Executor {
       }
       for (let i = 0n; i < value; i += 1n) yield [i, i]
     } else if (value !== undefined && value !== null) {
-      const sink = this.#sink()
+      const sink = new Sink(this)
       printValue(value, sink)
       throw this.#error(`range can't iterate over ${sink.text}`)
     }
@@ -248,9 +264,7 @@ class Executor {
   }
 
   #assign(name: string, value: Value): void {
-    const variable = this.#variables.findLast((known) => known.name === name)
-    if (variable === undefined) throw this.#error(`undefined variable: ${name}`)
-    variable.value = value
+    this.#variable(name).value = value
   }
 
   #command(dot: Value, command: CommandNode, piped: Piped): Value {
@@ -294,7 +308,7 @@ class Executor {
     this.#visit(node)
     let [value, names]: [Value, readonly string[]] = [dot, node.names]
     if (node.kind === "variable") {
-      value = this.#variable(node.names[0] ?? "")
+      value = this.#variable(node.names[0] ?? "").value
       names = node.names.slice(1)
       if (names.length === 0 && hasArguments) {
         throw this.#error(`can't give argument to non-function ${nodeText(node)}`)
@@ -318,10 +332,12 @@ class Executor {
     return value
   }
 
-  #variable(name: string): Value {
-    const variable = this.#variables.findLast((known) => known.name === name)
+  #variable(name: string): Variable {
+    const at = this.#variables.findLastIndex((known) => known.name === name)
+    this.work((this.#variables.length - at) / VARIABLES_A_STEP)
+    const variable = this.#variables[at]
     if (variable === undefined) throw this.#error(`undefined variable: ${name}`)
-    return variable.value
+    return variable
   }
 
   /** @param options.isAny The receiver comes from a map of anything: errors name that as its type. */
@@ -373,7 +389,7 @@ class Executor {
     )
     if (piped !== NONE) args.push(isText(args.length) ? this.#checkText(piped) : piped)
     try {
-      return callee.call(args, { sink: this.#sink(), now: this.#program.now })
+      return callee.call(args, { sink: new Sink(this), now: this.#program.now })
     } catch (error) {
       if (!(error instanceof TemplateFailure)) throw error
       this.#node = command

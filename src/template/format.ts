@@ -7,12 +7,19 @@
  */
 
 import { floatText } from "./float.ts"
-import { isComposite, printParts, printValue, type Sink, type Style } from "./print.ts"
-import { canBackquote, isPrintable, quote } from "./quote.ts"
+import { isComposite, NUMBER_STEPS, printParts, printValue, type Style } from "./print.ts"
+import { canBackquote, isPrintable, quote, QUOTE_STEPS } from "./quote.ts"
+import type { Sink } from "./sink.ts"
 import { ANY_TYPE, typeOf, type Value } from "./value.ts"
 
 /** Go ignores larger widths and precisions. */
 const WIDTH_MAX = 1_000_000
+
+/** Steps for a character of a format. */
+const VERB_STEPS = 4
+
+/** Steps for a byte in hexadecimal. */
+const HEX_STEPS = 2
 
 /** How one verb prints. */
 interface Spec {
@@ -51,6 +58,7 @@ class Printer {
 
   run(): void {
     const format = this.#format
+    this.#sink.look(format.length, VERB_STEPS)
     while (this.#at < format.length) {
       const percent = format.indexOf("%", this.#at)
       const end = percent === -1 ? format.length : percent
@@ -151,6 +159,7 @@ class Printer {
   #index(): void {
     if (this.#format[this.#at] !== "[") return
     this.#isReordered = true
+    this.#sink.look(this.#format.length - this.#at)
     const end = this.#format.indexOf("]", this.#at)
     const text = end === -1 ? "" : this.#format.slice(this.#at + 1, end)
     this.#at = end === -1 ? this.#at + 1 : end + 1
@@ -201,9 +210,12 @@ interface Place {
 
 function formatAt(value: Value, { sink, spec, style, depth }: Place): void {
   if (isComposite(value)) {
-    const hasText = value.text !== undefined && !style.sharp && "vsxXq".includes(spec.verb)
-    if (value.text !== undefined && hasText) formatString(value.text(), sink, spec)
-    else {
+    const isText = value.print !== undefined && !style.sharp && "vsxXq".includes(spec.verb)
+    if (isText) {
+      const own = sink.fresh()
+      value.print?.(own)
+      formatString(own.text, sink, spec)
+    } else {
       printParts(value, {
         sink,
         style,
@@ -220,7 +232,7 @@ function formatAt(value: Value, { sink, spec, style, depth }: Place): void {
   } else if (typeof value === "boolean") formatBool(value, sink, spec)
   else if (typeof value === "bigint") formatInt(value, sink, spec)
   else if (typeof value === "number") formatFloat(value, sink, spec)
-  else if (style.sharp) pad(quote(value), sink, spec)
+  else if (style.sharp) pad(quoted(value, sink), sink, spec)
   else formatString(value, sink, spec)
 }
 
@@ -241,26 +253,43 @@ function formatBool(value: boolean, sink: Sink, spec: Spec): void {
 
 function formatString(value: string, sink: Sink, spec: Spec): void {
   const { verb, precision, sharp, plus } = spec
-  const cut = precision === undefined ? value : Array.from(value).slice(0, precision).join("")
+  const cut = firstChars(value, precision)
   switch (verb) {
     case "v":
     case "s":
       pad(cut, sink, spec)
       return
     case "q":
-      pad(sharp && canBackquote(cut) ? `\`${cut}\`` : quote(cut, { asciiOnly: plus }), sink, spec)
+      pad(sharp && canBackquote(cut) ? `\`${cut}\`` : quoted(cut, sink, plus), sink, spec)
       return
     case "x":
     case "X":
-      pad(hexBytes(value, spec), sink, spec)
+      pad(hexBytes(value, sink, spec), sink, spec)
       return
     default:
       badVerb(value, sink, spec)
   }
 }
 
-function hexBytes(value: string, { verb, precision, sharp, space }: Spec): string {
-  const bytes = new TextEncoder().encode(value).subarray(0, precision)
+function quoted(text: string, sink: Sink, asciiOnly = false): string {
+  sink.look(text.length, QUOTE_STEPS)
+  return quote(text, { asciiOnly })
+}
+
+/** Characters are code points. */
+function firstChars(text: string, count: number | undefined): string {
+  if (count === undefined) return text
+  let end = 0
+  for (let chars = 0; chars < count && end < text.length; chars += 1) {
+    end += (text.codePointAt(end) ?? 0) > 0xffff ? 2 : 1
+  }
+  return text.slice(0, end)
+}
+
+function hexBytes(value: string, sink: Sink, { verb, precision, sharp, space }: Spec): string {
+  // No character has less than one byte.
+  const bytes = new TextEncoder().encode(firstChars(value, precision)).subarray(0, precision)
+  sink.look(bytes.length, HEX_STEPS)
   const prefix = sharp ? "0x" : ""
   const separator = space ? ` ${prefix}` : ""
   const digits = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join(separator)
@@ -323,6 +352,7 @@ function unicodeText(value: bigint, { sharp, precision }: Spec): string {
 }
 
 function formatFloat(value: number, sink: Sink, spec: Spec): void {
+  sink.look(1, NUMBER_STEPS)
   const text = floatText(value, spec.verb, spec.precision)
   if (text === undefined) badVerb(value, sink, spec)
   else if (Number.isFinite(value)) padNumber(withZeros(signed(text, spec), spec), sink, spec)
@@ -350,8 +380,15 @@ function padNumber(text: string, sink: Sink, spec: Spec): void {
 
 /** Widths count characters. */
 function pad(text: string, sink: Sink, { width = 0, minus, zero }: Spec): void {
-  const missing = width === 0 ? 0 : width - Array.from(text).length
+  const missing = text.length >= 2 * width ? 0 : width - charLength(text, sink)
   if (missing <= 0) sink.add(text)
   else if (minus) sink.add(text).add(" ".repeat(missing))
   else sink.add((zero ? "0" : " ").repeat(missing)).add(text)
+}
+
+function charLength(text: string, sink: Sink): number {
+  sink.look(text.length)
+  let chars = 0
+  for (let i = 0; i < text.length; i += (text.codePointAt(i) ?? 0) > 0xffff ? 2 : 1) chars += 1
+  return chars
 }

@@ -7,9 +7,10 @@
  */
 
 import { sprintf } from "./format.ts"
-import { encodeJson } from "./json.ts"
-import { type Sink, sprint, sprintln, TemplateFailure } from "./print.ts"
-import { escapeHtml, escapeJs, escapeQuery } from "./quote.ts"
+import { writeJson } from "./json.ts"
+import { sprint, sprintln } from "./print.ts"
+import { escapeHtml, escapeJs, escapeQuery, QUOTE_STEPS } from "./quote.ts"
+import { type Sink, TemplateFailure } from "./sink.ts"
 import {
   byteAt,
   byteLength,
@@ -46,11 +47,11 @@ const DAY_MS = 24 * 3_600_000
 /** By name. */
 export const FUNCTIONS: Readonly<Record<string, TemplateFunction>> = {
   call: { fixed: 1, isVariadic: true, call: ([value]) => call(value) },
-  html: { fixed: 0, isVariadic: true, call: (args, c) => escaped(args, c.sink, escapeHtml) },
-  index: { fixed: 1, isVariadic: true, call: ([item, ...keys]) => index(item, keys) },
-  slice: { fixed: 1, isVariadic: true, call: ([item, ...ends]) => slice(item, ends) },
-  js: { fixed: 0, isVariadic: true, call: (args, c) => escaped(args, c.sink, escapeJs) },
-  len: { fixed: 1, call: ([value]) => BigInt(length(value)) },
+  html: { fixed: 0, isVariadic: true, call: (args, c) => escaped(args, c.sink, HTML) },
+  index: { fixed: 1, isVariadic: true, call: ([item, ...keys], c) => index(item, keys, c.sink) },
+  slice: { fixed: 1, isVariadic: true, call: ([item, ...ends], c) => slice(item, ends, c.sink) },
+  js: { fixed: 0, isVariadic: true, call: (args, c) => escaped(args, c.sink, JS) },
+  len: { fixed: 1, call: ([value], c) => BigInt(length(value, c.sink)) },
   not: { fixed: 1, call: ([value]) => !isTrue(value) },
   print: { fixed: 0, isVariadic: true, call: (args, c) => sprint(args, c.sink) },
   printf: {
@@ -60,14 +61,18 @@ export const FUNCTIONS: Readonly<Record<string, TemplateFunction>> = {
     call: ([format, ...args], c) => sprintf(typeof format === "string" ? format : "", args, c.sink),
   },
   println: { fixed: 0, isVariadic: true, call: (args, c) => sprintln(args, c.sink) },
-  urlquery: { fixed: 0, isVariadic: true, call: (args, c) => escaped(args, c.sink, escapeQuery) },
-  eq: { fixed: 1, isVariadic: true, call: ([first, ...others]) => equalsAny(first, others) },
-  ne: { fixed: 2, call: ([a, b]) => !equals(a, b) },
-  lt: { fixed: 2, call: ([a, b]) => isLess(a, b) },
-  le: { fixed: 2, call: ([a, b]) => isLess(a, b) || equals(a, b) },
-  gt: { fixed: 2, call: ([a, b]) => !(isLess(a, b) || equals(a, b)) },
-  ge: { fixed: 2, call: ([a, b]) => !isLess(a, b) },
-  json: { fixed: 1, call: ([value], c) => encodeJson(value, c.sink) },
+  urlquery: { fixed: 0, isVariadic: true, call: (args, c) => escaped(args, c.sink, QUERY) },
+  eq: {
+    fixed: 1,
+    isVariadic: true,
+    call: ([first, ...others], c) => equalsAny(first, others, c.sink),
+  },
+  ne: { fixed: 2, call: ([a, b], c) => !equals(a, b, c.sink) },
+  lt: { fixed: 2, call: ([a, b], c) => isLess(a, b, c.sink) },
+  le: { fixed: 2, call: ([a, b], c) => isLess(a, b, c.sink) || equals(a, b, c.sink) },
+  gt: { fixed: 2, call: ([a, b], c) => !(isLess(a, b, c.sink) || equals(a, b, c.sink)) },
+  ge: { fixed: 2, call: ([a, b], c) => !isLess(a, b, c.sink) },
+  json: { fixed: 1, call: ([value], c) => json(value, c.sink) },
   currentDate: { fixed: 0, isVariadic: true, strings: "all", call: (_, c) => dateText(c.now) },
   yesterdayDate: {
     fixed: 0,
@@ -75,7 +80,7 @@ export const FUNCTIONS: Readonly<Record<string, TemplateFunction>> = {
     strings: "all",
     call: (_, c) => dateText(new Date(c.now.getTime() - DAY_MS)),
   },
-  toTypeScriptType: { fixed: 1, call: ([value]) => typeScriptType(value) },
+  toTypeScriptType: { fixed: 1, call: ([value], c) => typeScriptType(value, c.sink) },
 }
 
 /** Every name that a template may call. */
@@ -87,17 +92,33 @@ function call(value: Value): never {
   throw new TemplateFailure(`non-function of type ${typeOf(value)}`)
 }
 
-function escaped(args: readonly Value[], sink: Sink, escape: (text: string) => string): string {
+/** A way to escape, and its steps for each character. */
+interface Escape {
+  readonly escape: (text: string) => string
+  readonly steps: number
+}
+
+const HTML: Escape = { escape: escapeHtml, steps: 1 }
+const JS: Escape = { escape: escapeJs, steps: QUOTE_STEPS }
+const QUERY: Escape = { escape: escapeQuery, steps: 1 }
+
+function escaped(args: readonly Value[], sink: Sink, { escape, steps }: Escape): string {
   const values = args.map((value) => (value === undefined || value === null ? NO_VALUE : value))
-  return sink.fresh().add(escape(sprint(values, sink))).text
+  const text = sprint(values, sink)
+  return sink.look(text.length, steps).fresh().add(escape(text)).text
+}
+
+function json(value: Value, sink: Sink): string {
+  writeJson(value, sink)
+  return sink.text
 }
 
 /** How actions print nothing at all. */
 export const NO_VALUE = "<no value>"
 
-function length(value: Value): number {
-  if (typeof value === "string") return byteLength(value)
-  if (value instanceof GoList) return value.items.length
+function length(value: Value, sink: Sink): number {
+  if (typeof value === "string") return byteLength(looked(value, sink))
+  if (value instanceof GoList) return value.length
   if (value instanceof GoMap) return value.entries.size
   if (value === null) throw new TemplateFailure("len of nil pointer")
   if (value === undefined) {
@@ -106,22 +127,31 @@ function length(value: Value): number {
   throw new TemplateFailure(`len of type ${typeOf(value)}`)
 }
 
-function index(item: Value, keys: readonly Value[]): Value {
+/** A text of which every character counts as work. */
+function looked(text: string, sink: Sink): string {
+  sink.look(text.length)
+  return text
+}
+
+function index(item: Value, keys: readonly Value[], sink: Sink): Value {
   if (item === undefined || item === null) throw new TemplateFailure("index of untyped nil")
   let found: Value = item
-  for (const key of keys) found = indexOne(found, key)
+  for (const key of keys) found = indexOne(found, key, sink)
   return found
 }
 
-function indexOne(item: Value, key: Value): Value {
+function indexOne(item: Value, key: Value, sink: Sink): Value {
   if (item === undefined || item === null) throw new TemplateFailure("index of nil pointer")
   if (typeof item === "string") {
-    return BigInt(byteAt(item, position(key, byteLength(item), "string")))
+    const size = byteLength(looked(item, sink))
+    return BigInt(byteAt(looked(item, sink), position(key, size, "string")))
   }
-  if (item instanceof GoList) return item.items[position(key, item.items.length, "slice")]
+  if (item instanceof GoList) return item.at(position(key, item.length, "slice"))
   if (!(item instanceof GoMap))
     throw new TemplateFailure(`can't index item of type ${typeOf(item)}`)
-  if (typeof key === "string") return item.entries.has(key) ? item.entries.get(key) : item.zero
+  if (typeof key === "string") {
+    return item.entries.has(looked(key, sink)) ? item.entries.get(key) : item.zero
+  }
   if (key === undefined || key === null) {
     throw new TemplateFailure("value is nil; should be of type string")
   }
@@ -143,7 +173,7 @@ function position(key: Value, size: number, kind?: "string" | "slice"): number {
   return Number(key)
 }
 
-function slice(item: Value, ends: readonly Value[]): Value {
+function slice(item: Value, ends: readonly Value[], sink: Sink): Value {
   if (item === undefined || item === null) throw new TemplateFailure("slice of untyped nil")
   if (ends.length > 3) throw new TemplateFailure(`too many slice indexes: ${ends.length}`)
   if (typeof item !== "string" && !(item instanceof GoList)) {
@@ -152,12 +182,12 @@ function slice(item: Value, ends: readonly Value[]): Value {
   if (typeof item === "string" && ends.length === 3) {
     throw new TemplateFailure("cannot 3-index slice a string")
   }
-  const size = length(item)
+  const size = length(item, sink)
   const [start = 0, end = size, limit = size] = ends.map((key) => position(key, size))
   if (start > end) throw new TemplateFailure(`invalid slice index: ${start} > ${end}`)
   if (end > limit) throw new TemplateFailure(`invalid slice index: ${end} > ${limit}`)
-  if (typeof item === "string") return byteSlice(item, start, end)
-  return new GoList(item.items.slice(start, end), { type: item.type, text: undefined })
+  if (typeof item === "string") return sink.add(byteSlice(looked(item, sink), start, end)).text
+  return item.slice(start, end)
 }
 
 type Basic = "bool" | "int" | "float" | "string"
@@ -174,18 +204,19 @@ const BASIC_KINDS: Readonly<Record<string, Basic | undefined>> = {
   string: "string",
 }
 
-function equalsAny(first: Value, others: readonly Value[]): boolean {
+function equalsAny(first: Value, others: readonly Value[], sink: Sink): boolean {
   if (others.length === 0) throw new TemplateFailure("missing argument for comparison")
-  return others.some((other) => equals(first, other))
+  return others.some((other) => equals(first, other, sink))
 }
 
 /** An empty list or map equals nil: where data is absent it is empty here. */
-function equals(a: Value, b: Value): boolean {
+function equals(a: Value, b: Value, sink: Sink): boolean {
   const kind = basicKind(a)
   if (kind !== basicKind(b)) {
     if (isNothing(a) || isNothing(b)) return false
     throw new TemplateFailure("incompatible types for comparison")
   }
+  if (typeof a === "string" && typeof b === "string" && a.length === b.length) looked(a, sink)
   if (kind !== undefined) return a === b
   if (isNothing(a) || isNothing(b)) return isEmptyOrNothing(a) && isEmptyOrNothing(b)
   if (a?.constructor !== b?.constructor) {
@@ -202,7 +233,7 @@ function isEmptyOrNothing(value: Value): boolean {
   return !(value instanceof GoStruct) && !isTrue(value)
 }
 
-function isLess(a: Value, b: Value): boolean {
+function isLess(a: Value, b: Value, sink: Sink): boolean {
   const kind = basicKind(a)
   if (
     kind === undefined ||
@@ -213,7 +244,10 @@ function isLess(a: Value, b: Value): boolean {
   }
   if (typeof a === "bigint" && typeof b === "bigint") return a < b
   if (typeof a === "number" && typeof b === "number") return a < b
-  if (typeof a === "string" && typeof b === "string") return compareStrings(a, b) < 0
+  if (typeof a === "string" && typeof b === "string") {
+    sink.look(Math.min(a.length, b.length))
+    return compareStrings(a, b) < 0
+  }
   throw new TemplateFailure("incompatible types for comparison")
 }
 
@@ -235,16 +269,19 @@ const TYPE_SCRIPT: Readonly<Record<string, string>> = {
 }
 
 /** The type of a tool's property in TypeScript. */
-function typeScriptType(property: Value): string {
+function typeScriptType(property: Value, sink: Sink): string {
   if (!(property instanceof GoStruct)) return "any"
   const field = (name: string) => property.fields.get(name)?.value
   const anyOf = field("AnyOf")
-  if (anyOf instanceof GoList && anyOf.items.length > 0) {
-    return anyOf.items.map(typeScriptType).join(" | ")
+  if (anyOf instanceof GoList && anyOf.length > 0) {
+    return Array.from(anyOf, (option) => typeScriptType(option, sink)).join(" | ")
   }
   const types = field("Type")
-  if (!(types instanceof GoList) || types.items.length === 0) return "any"
-  return types.items
-    .map((type) => (typeof type === "string" ? TYPE_SCRIPT[type] : undefined) ?? "any")
-    .join(" | ")
+  if (!(types instanceof GoList) || types.length === 0) return "any"
+  sink.look(types.length, 2)
+  return Array.from(types, typeScriptName).join(" | ")
+}
+
+function typeScriptName(type: Value): string {
+  return (typeof type === "string" ? TYPE_SCRIPT[type] : undefined) ?? "any"
 }

@@ -33,13 +33,17 @@ const DATA: Value = new GoMap(
         ]),
       ),
     ],
+    // What is looked at as a whole has to be counted: see RUN_MS_MAX.
+    ["T", "é".repeat(1_000_000)],
+    ["K", new GoMap(new Map(Array.from({ length: 20_000 }, (_, i) => [`é${i}`, "<"])))],
+    ["X", new GoList(Array.from({ length: 100_000 }, (_, i) => BigInt(i)))],
     ["S", new GoStruct(new Map([["A", { value: "field", json: "a" }]]), { type: "S" })],
   ]),
 )
 
 /** Pieces that meet in templates; put together at random most are wrong, and some go deep. */
 const PIECES = [
-  ..."{{ }} {{- -}} ( ) | , . $ = := $x $ .A .B .C .D .E .L .M .S .M.A .L.A $x.A nil true false 0 1 -1 2.5 1e3 0x1f 'a'".split(
+  ..."{{ }} {{- -}} ( ) | , . $ = := $x $ .A .B .C .D .E .K .L .M .S .T .X .M.A .L.A $x.A nil true false 0 1 -1 2.5 1e3 0x1f 'a'".split(
     " ",
   ),
   '"%v %d %q"',
@@ -60,6 +64,8 @@ const PIECES = [
   "{{end}}",
   "{{else}}",
   "{{range .L}}",
+  "{{range .K}}",
+  "{{range $.X}}",
   "{{if .A}}",
   "{{$x := .L}}",
   '{{define "x"}}',
@@ -111,6 +117,9 @@ const { template: grown } = fc.letrec<{
       ".L",
       ".M",
       ".S",
+      ".K",
+      "$.T",
+      ".X",
       ".M.A",
       ".Nope",
       "nil",

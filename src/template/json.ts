@@ -4,21 +4,25 @@
  * @module
  */
 
-import { DEPTH_MAX, type Sink, TemplateFailure } from "./print.ts"
+import { DEPTH_MAX, NUMBER_STEPS } from "./print.ts"
+import { type Sink, TemplateFailure } from "./sink.ts"
 import { GoList, GoMap, GoStruct, isTrue, type Value } from "./value.ts"
 
 /** Characters that Go's encoder escapes beside those that JSON asks for. */
-const ESCAPED = /[<>&\u2028\u2029]/g
+const ESCAPED: readonly string[] = ["<", ">", "&", "\u2028", "\u2029"]
+const HAS_ESCAPED = /[<>&\u2028\u2029]/
+
+/** For a text, however short. */
+const STRING_STEPS = 3
 
 /** Encodes a value. */
-export function encodeJson(value: Value, sink: Sink): string {
+export function writeJson(value: Value, sink: Sink): void {
   write(value, sink, 0)
-  return sink.text
 }
 
 function write(value: Value, sink: Sink, depth: number): void {
   if (depth > DEPTH_MAX) throw new TemplateFailure(`values nested more than ${DEPTH_MAX} deep`)
-  if (value instanceof GoList) writeList(value.items, sink, depth)
+  if (value instanceof GoList) writeList(value, sink, depth)
   else if (value instanceof GoMap) writeObject(value.sorted(), sink, depth)
   else if (value instanceof GoStruct) {
     const pairs = [...value.fields.values()].flatMap((field): [string, Value][] => {
@@ -28,16 +32,16 @@ function write(value: Value, sink: Sink, depth: number): void {
     })
     writeObject(pairs, sink, depth)
   } else if (value === undefined || value === null) sink.add("null")
-  else if (typeof value === "string") sink.add(jsonString(value))
-  else if (typeof value === "number") sink.add(jsonNumber(value))
+  else if (typeof value === "string") addString(value, sink)
+  else if (typeof value === "number") sink.look(1, NUMBER_STEPS).add(jsonNumber(value))
   else sink.add(String(value))
 }
 
-function writeList(items: readonly Value[], sink: Sink, depth: number): void {
+function writeList(list: GoList, sink: Sink, depth: number): void {
   sink.add("[")
-  for (const [i, item] of items.entries()) {
+  for (let i = 0; i < list.length; i += 1) {
     if (i > 0) sink.add(",")
-    write(item, sink, depth + 1)
+    write(list.at(i), sink, depth + 1)
   }
   sink.add("]")
 }
@@ -45,17 +49,25 @@ function writeList(items: readonly Value[], sink: Sink, depth: number): void {
 function writeObject(pairs: readonly [string, Value][], sink: Sink, depth: number): void {
   sink.add("{")
   for (const [i, [key, value]] of pairs.entries()) {
-    sink.add(`${i > 0 ? "," : ""}${jsonString(key)}:`)
+    if (i > 0) sink.add(",")
+    addString(key, sink)
+    sink.add(":")
     write(value, sink, depth + 1)
   }
   sink.add("}")
 }
 
-function jsonString(text: string): string {
-  return JSON.stringify(text.toWellFormed()).replaceAll(
-    ESCAPED,
-    (char) => `\\u${(char.codePointAt(0) ?? 0).toString(16).padStart(4, "0")}`,
-  )
+function addString(text: string, sink: Sink): void {
+  sink.look(1, STRING_STEPS).look(text.length)
+  let json = JSON.stringify(text.toWellFormed())
+  if (HAS_ESCAPED.test(json)) {
+    for (const char of ESCAPED) json = json.replaceAll(char, unicodeEscape(char))
+  }
+  sink.add(json)
+}
+
+function unicodeEscape(char: string): string {
+  return `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`
 }
 
 function jsonNumber(value: number): string {

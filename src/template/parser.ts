@@ -67,7 +67,8 @@ class Parser {
   #nesting = 0
   #actionLine = 0
   #rangeDepth = 0
-  #variables: string[] = ["$"]
+  /** Names of variables, the innermost block last. */
+  #scopes: Set<string>[] = [new Set("$")]
 
   constructor(name: string, source: string, functions: ReadonlySet<string>) {
     this.#name = name
@@ -105,13 +106,13 @@ class Parser {
 
   /** The list of a template inside of this one, which has variables of its own. */
   #body(context: string): ListNode {
-    const variables = this.#variables
+    const scopes = this.#scopes
     const rangeDepth = this.#rangeDepth
-    this.#variables = ["$"]
+    this.#scopes = [new Set("$")]
     this.#rangeDepth = 0
     const [list, ending] = this.#list()
     if (ending !== "end") throw this.#error(`unexpected {{${ending}}} in ${context}`)
-    this.#variables = variables
+    this.#scopes = scopes
     this.#rangeDepth = rangeDepth
     return list
   }
@@ -188,7 +189,7 @@ class Parser {
   }
 
   #branch(kind: BranchNode["kind"]): BranchNode {
-    const scope = this.#variables.length
+    this.#scopes.push(new Set())
     this.#enter()
     const pipe = this.#pipeline(kind, "right")
     if (kind === "range") this.#rangeDepth += 1
@@ -196,7 +197,7 @@ class Parser {
     if (kind === "range") this.#rangeDepth -= 1
     const otherwise = ending === "else" ? this.#otherwise(kind) : undefined
     this.#nesting -= 1
-    this.#variables.length = scope
+    this.#scopes.pop()
     return { kind, pos: pipe.pos, pipe, list, otherwise }
   }
 
@@ -275,7 +276,7 @@ class Parser {
       }
       this.#nextNonSpace()
       declared.push(variable.text)
-      this.#variables.push(variable.text)
+      this.#scopes.at(-1)?.add(variable.text)
       if (!isComma) return { declared, isAssign: next.kind === "assign" }
       if (context !== "range" || declared.length > 1) {
         throw this.#error(`too many declarations in ${context}`)
@@ -326,7 +327,9 @@ class Parser {
       return { kind, pos, name: text }
     }
     if (kind === "variable") {
-      if (!this.#variables.includes(text)) throw this.#error(`undefined variable ${quote(text)}`)
+      if (!this.#scopes.some((names) => names.has(text))) {
+        throw this.#error(`undefined variable ${quote(text)}`)
+      }
       return { kind, pos, names: [text] }
     }
     if (kind === "dot" || kind === "nil") return { kind, pos }

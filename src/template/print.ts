@@ -7,42 +7,15 @@
  */
 
 import { formatShortest } from "./float.ts"
-import { quote } from "./quote.ts"
+import { quote, QUOTE_STEPS } from "./quote.ts"
+import { type Sink, TemplateFailure } from "./sink.ts"
 import { ANY_TYPE, GoList, GoMap, GoStruct, typeOf, type Value } from "./value.ts"
-
-/** Something that a template cannot do, without the place. */
-export class TemplateFailure extends Error {}
 
 /** Values within each other; data of requests may be deeper. */
 export const DEPTH_MAX = 100
 
-/** Collects text. */
-export class Sink {
-  readonly #charge: (chars: number) => void
-  #parts: string[] = []
-
-  /** @param charge Told about every piece before it is kept; throws when there are too many. */
-  constructor(charge: (chars: number) => void) {
-    this.#charge = charge
-  }
-
-  add(text: string): this {
-    this.#charge(text.length + 1)
-    this.#parts.push(text)
-    return this
-  }
-
-  /** A text of the same limits. */
-  fresh(): Sink {
-    return new Sink(this.#charge)
-  }
-
-  get text(): string {
-    const text = this.#parts.join("")
-    this.#parts = [text]
-    return text
-  }
-}
+/** For the digits of a float. */
+export const NUMBER_STEPS = 8
 
 /** Style of `%v`: `plus` is `%+v`, `sharp` is `%#v`. */
 export interface Style {
@@ -68,7 +41,7 @@ interface Place {
 
 function printAt(value: Value, { sink, style, depth }: Place): void {
   if (isComposite(value)) {
-    if (value.text !== undefined && !style.sharp) return void sink.add(value.text())
+    if (value.print !== undefined && !style.sharp) return value.print(sink)
     printParts(value, {
       sink,
       style,
@@ -79,9 +52,10 @@ function printAt(value: Value, { sink, style, depth }: Place): void {
   }
   if (value === undefined || value === null) {
     sink.add(style.sharp && depth > 0 ? `${ANY_TYPE}(nil)` : "<nil>")
-  } else if (typeof value === "number") sink.add(formatShortest(value))
-  else if (typeof value === "string" && style.sharp) sink.add(quote(value))
-  else sink.add(String(value))
+  } else if (typeof value === "number") sink.look(1, NUMBER_STEPS).add(formatShortest(value))
+  else if (typeof value === "string" && style.sharp) {
+    sink.look(value.length, QUOTE_STEPS).add(quote(value))
+  } else sink.add(String(value))
 }
 
 /** Whether a value has parts. */
@@ -126,7 +100,7 @@ interface Part {
 }
 
 function partsOf(value: GoList | GoMap | GoStruct, style: Style): Part[] {
-  if (value instanceof GoList) return value.items.map((part) => ({ name: "", part }))
+  if (value instanceof GoList) return Array.from(value, (part) => ({ name: "", part }))
   if (value instanceof GoMap) return value.sorted().map(([key, part]) => ({ name: "", key, part }))
   const isNamed = style.plus || style.sharp
   return [...value.fields].map(([name, field]) => ({

@@ -23,6 +23,9 @@ export function isPrintable(char: string): boolean {
   return PRINTABLE.test(char)
 }
 
+/** Steps for a character that is quoted: the rare ones take half a microsecond. */
+export const QUOTE_STEPS = 6
+
 /** Quotes as `strconv.Quote` does. With `asciiOnly` other characters become escapes too. */
 export function quote(text: string, { asciiOnly = false, mark = '"' } = {}): string {
   let quoted = mark
@@ -109,19 +112,19 @@ function unescape(inner: string, mark: string): string | undefined {
   return new TextDecoder("utf-8", { ignoreBOM: true }).decode(Uint8Array.from(bytes))
 }
 
-const HTML: Readonly<Record<string, string>> = {
-  "\0": "\uFFFD",
-  '"': "&#34;",
-  "'": "&#39;",
-  "&": "&amp;",
-  "<": "&lt;",
-  ">": "&gt;",
-}
+/** `&` before those that get one. */
+const HTML: readonly (readonly [string, string])[] = [
+  ["&", "&amp;"],
+  ["\0", "\uFFFD"],
+  ['"', "&#34;"],
+  ["'", "&#39;"],
+  ["<", "&lt;"],
+  [">", "&gt;"],
+]
 
 /** Go's `html`. */
 export function escapeHtml(text: string): string {
-  // oxlint-disable-next-line no-control-regex
-  return text.replaceAll(/[\0"'&<>]/g, (char) => HTML[char] ?? char)
+  return HTML.reduce((escaped, [char, entity]) => escaped.replaceAll(char, entity), text)
 }
 
 const JS: Readonly<Record<string, string>> = {

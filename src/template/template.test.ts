@@ -1,13 +1,16 @@
 import { describe, expect, test } from "bun:test"
 
 import { CriaError } from "../util/errors.ts"
+import { writeJson } from "./json.ts"
 import { parseTemplate, runTemplate, SOURCE_CHARS_MAX, type TemplateOptions } from "./template.ts"
 import { compareStrings, GoList, GoMap, GoStruct, type Value } from "./value.ts"
 
 const NOON = new Date(2026, 0, 1, 12)
 
 function run(source: string, fields: Record<string, Value> = {}): string {
-  return runTemplate(parseTemplate(source), new GoMap(new Map(Object.entries(fields))), NOON)
+  return runTemplate(parseTemplate(source), new GoMap(new Map(Object.entries(fields))), {
+    now: NOON,
+  })
 }
 
 function property(type: readonly string[], anyOf: readonly Value[] = []): GoStruct {
@@ -152,6 +155,78 @@ describe("templates — limits", () => {
     }
   })
 })
+
+/** Millions of characters, hundreds of thousands of entries: what a request may carry. */
+const LARGE = {
+  ascii: "a".repeat(10_000_000),
+  wide: "é".repeat(10_000_000),
+  other: `${"é".repeat(9_999_999)}x`,
+  angles: "<".repeat(5_000_000),
+  rare: "\u0378".repeat(5_000_000),
+  percents: "%[".repeat(1_000_000),
+  list: new GoList(Array.from({ length: 1_000_000 }, () => 1.5)),
+  map: new GoMap(new Map(Array.from({ length: 300_000 }, (_, i) => [`key ${i}`, "x"]))),
+  printed: new GoList([], {
+    print: (sink) => writeJson(new GoList(Array.from({ length: 100_000 }, () => "x")), sink),
+  }),
+  types: property(Array.from({ length: 1_000_000 }, () => "string")),
+}
+
+describe("templates — limits of what a step looks at", () => {
+  test.each([
+    "{{if len .wide}}{{end}}",
+    "{{if index .wide 7}}{{end}}",
+    "{{if slice .wide 1}}{{end}}",
+    "{{$x := slice .list 1}}",
+    "{{if lt .wide .other}}{{end}}",
+    "{{if eq .wide .other}}{{end}}",
+    "{{range .map}}{{break}}{{end}}{{if len (print .map)}}{{end}}",
+    "{{if print .ascii}}{{end}}",
+    "{{if json .angles}}{{end}}",
+    "{{if html .angles}}{{end}}",
+    "{{if js .rare}}{{end}}",
+    "{{if urlquery .wide}}{{end}}",
+    '{{if printf "%q" .rare}}{{end}}',
+    '{{if printf "%x" .wide}}{{end}}',
+    '{{if printf "%.1000000s" .wide}}{{end}}',
+    '{{if printf "%1000000s" .short}}{{end}}',
+    "{{if printf .percents}}{{end}}",
+    "{{if print .list}}{{end}}",
+    "{{if json .printed}}{{end}}{{if print .printed}}{{end}}",
+    "{{if toTypeScriptType .types}}{{end}}",
+  ])("%s, again and again", (body) => {
+    const template = parseTemplate(`{{range $i, $_ := .list}}{{with $}}${body}{{end}}{{end}}`)
+    const root = new GoMap(new Map<string, Value>(Object.entries({ ...LARGE, short: "é" })))
+    const startMs = performance.now()
+    expect(() => runTemplate(template, root)).toThrow(/takes more than|makes more than/)
+    // A fraction of it on a machine that does nothing else.
+    expect(performance.now() - startMs).toBeLessThan(5000)
+  })
+
+  test("variables without number", () => {
+    const names = Array.from({ length: 7000 }, (_, i) => `{{$${i.toString(36)}:=1}}`).join("")
+    const startMs = performance.now()
+    const source = `{{$z := 1}}${names}{{range 400000}}{{$z}}{{$z = 2}}{{end}}`
+    expect(failure(source)).toEndWith("takes more than 3000000 steps")
+    expect(performance.now() - startMs).toBeLessThan(5000)
+  })
+
+  test("a chat of 10,000 messages is within them", () => {
+    const messages = Array.from({ length: 10_000 }, (_, i) => messageOf(`question ${i}`))
+    const source = `{{range $i, $_ := .Messages}}
+      {{- $last := eq (len (slice $.Messages $i)) 1}}
+      {{- if eq .Role "system"}}{{.Content}}{{else if eq .Role "user"}}<user>{{.Content}}
+      {{- else if eq .Role "assistant"}}<assistant>{{.Content}}{{end}}
+      {{- if $last}}<assistant>{{end}}{{end}}`
+    expect(run(source, { Messages: new GoList(messages) })).toEndWith("question 9999<assistant>")
+  })
+})
+
+function messageOf(content: string): GoStruct {
+  const fields = { Role: "user", Content: content }
+  const entries = Object.entries(fields).map(([name, value]) => [name, { value }] as const)
+  return new GoStruct(new Map(entries), { type: "Message" })
+}
 
 describe("templates — errors", () => {
   test.each([

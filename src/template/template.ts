@@ -8,7 +8,7 @@
  */
 
 import { CriaError } from "../util/errors.ts"
-import { execute, type Limits, TemplateExecutionError } from "./execute.ts"
+import { execute, type Limits, type Spent, TemplateExecutionError } from "./execute.ts"
 import { FUNCTION_NAMES } from "./functions.ts"
 import type { ListNode } from "./nodes.ts"
 import { parseTree, TemplateSyntaxError } from "./parser.ts"
@@ -17,7 +17,7 @@ import type { Value } from "./value.ts"
 /** Longest source in characters. The longest templates that models come with have some 20,000. */
 export const SOURCE_CHARS_MAX = 131_072
 
-/** A fifth of a second and some 100 MB at most; a chat of 10,000 messages takes a tenth of that. */
+/** Some tenths of a second and some 100 MB at most; a chat of 10,000 messages takes a tenth of that. */
 const LIMITS: Limits = { steps: 3_000_000, chars: 64 * 2 ** 20, depth: 1000 }
 
 /** Options of {@link parseTemplate}. */
@@ -25,6 +25,14 @@ export interface TemplateOptions {
   /** In errors. */
   readonly name?: string
   readonly limits?: Partial<Limits>
+}
+
+/** Options of {@link runTemplate}. */
+export interface RunOptions {
+  /** For `currentDate`. */
+  readonly now?: Date
+  /** Of the runs that share their limits; grows. */
+  readonly spent?: Spent
 }
 
 /** A parsed template. */
@@ -61,9 +69,13 @@ export function parseTemplate(source: string, options: TemplateOptions = {}): Te
  *
  * @throws {CriaError} `internal` with Go's words: Ollama's status for it is 500.
  */
-export function runTemplate(template: Template, root: Value, now: Date = new Date()): string {
+export function runTemplate(
+  template: Template,
+  root: Value,
+  { now = new Date(), spent = { steps: 0, chars: 0 } }: RunOptions = {},
+): string {
   try {
-    return execute({ ...template, now }, root)
+    return execute({ ...template, now, spent }, root)
   } catch (error) {
     if (!(error instanceof TemplateExecutionError)) throw error
     throw new CriaError("internal", error.message)

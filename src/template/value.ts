@@ -7,6 +7,8 @@
  * @module
  */
 
+import type { Sink } from "./sink.ts"
+
 /** Any value. */
 export type Value =
   | undefined
@@ -26,20 +28,46 @@ export const ANY_TYPE = "interface {}"
 interface Described {
   /** As Go names it, such as `[]string`. */
   readonly type: string
-  /** Printed in place of the parts: a type with a `String` method. */
-  readonly text?: (() => string) | undefined
+  /** Prints something in place of the parts: a type with a `String` method. */
+  readonly print?: ((sink: Sink) => void) | undefined
 }
 
-/** A slice. */
+/** A slice: a part of an array, which it shares. */
 export class GoList {
-  readonly items: readonly Value[]
+  readonly length: number
   readonly type: string
-  readonly text: (() => string) | undefined
+  readonly print: ((sink: Sink) => void) | undefined
+  readonly #array: readonly Value[]
+  readonly #start: number
 
-  constructor(items: readonly Value[], { type = `[]${ANY_TYPE}`, text }: Partial<Described> = {}) {
-    this.items = items
+  constructor(
+    array: readonly Value[],
+    {
+      type = `[]${ANY_TYPE}`,
+      print,
+      start = 0,
+      end = array.length,
+    }: Partial<Described> & { start?: number; end?: number } = {},
+  ) {
+    this.#array = array
+    this.#start = start
+    this.length = end - start
     this.type = type
-    this.text = text
+    this.print = print
+  }
+
+  at(index: number): Value {
+    return this.#array[this.#start + index]
+  }
+
+  /** From one index up to another; what it prints in place of its items is not that of the whole. */
+  slice(start: number, end: number): GoList {
+    const at = this.#start
+    return new GoList(this.#array, { type: this.type, start: at + start, end: at + end })
+  }
+
+  *[Symbol.iterator](): Generator<Value> {
+    for (let i = 0; i < this.length; i += 1) yield this.at(i)
   }
 }
 
@@ -47,27 +75,30 @@ export class GoList {
 export class GoMap {
   readonly entries: ReadonlyMap<string, Value>
   readonly type: string
-  readonly text: (() => string) | undefined
+  readonly print: ((sink: Sink) => void) | undefined
   /** What a missing key gives. */
   readonly zero: Value
+  #sorted: readonly [string, Value][] | undefined
 
   constructor(
     entries: ReadonlyMap<string, Value>,
     {
       type = `map[string]${ANY_TYPE}`,
-      text,
+      print,
       zero = null,
     }: Partial<Described> & { zero?: Value } = {},
   ) {
     this.entries = entries
     this.type = type
-    this.text = text
+    this.print = print
     this.zero = zero
   }
 
   /** In the order in which Go prints and ranges them. */
-  sorted(): [string, Value][] {
-    return [...this.entries].toSorted(([a], [b]) => compareStrings(a, b))
+  sorted(): readonly [string, Value][] {
+    // Once, however often a loop asks.
+    this.#sorted ??= [...this.entries].toSorted(([a], [b]) => compareStrings(a, b))
+    return this.#sorted
   }
 }
 
@@ -86,12 +117,12 @@ export interface GoField {
 export class GoStruct {
   readonly fields: ReadonlyMap<string, GoField>
   readonly type: string
-  readonly text: (() => string) | undefined
+  readonly print: ((sink: Sink) => void) | undefined
 
-  constructor(fields: ReadonlyMap<string, GoField>, { type, text }: Described) {
+  constructor(fields: ReadonlyMap<string, GoField>, { type, print }: Described) {
     this.fields = fields
     this.type = type
-    this.text = text
+    this.print = print
   }
 }
 
@@ -110,7 +141,7 @@ const BASIC_TYPES: Readonly<Record<string, string>> = {
 
 /** Whether `if` takes the value for true: neither zero nor empty. */
 export function isTrue(value: Value): boolean {
-  if (value instanceof GoList) return value.items.length > 0
+  if (value instanceof GoList) return value.length > 0
   if (value instanceof GoMap) return value.entries.size > 0
   if (value instanceof GoStruct) return true
   // NaN is not zero.
@@ -136,7 +167,22 @@ const NON_ASCII = /[^\0-\u007F]/
 
 /** Bytes of a text in UTF-8. */
 export function byteLength(text: string): number {
-  return NON_ASCII.test(text) ? new TextEncoder().encode(text).length : text.length
+  let bytes = text.length
+  for (let i = 0; i < text.length; i += 1) {
+    const code = text.charCodeAt(i)
+    if (code < 0x80) continue
+    // Each half of a pair is two bytes of the four. Half a pair alone becomes U+FFFD, which is three.
+    bytes += code < 0x800 || isPairedAt(text, i) ? 1 : 2
+  }
+  return bytes
+}
+
+function isPairedAt(text: string, i: number): boolean {
+  const code = text.charCodeAt(i)
+  if (!isSurrogate(code)) return false
+  const isHigh = code < 0xdc00
+  const other = text.charCodeAt(isHigh ? i + 1 : i - 1)
+  return isHigh ? other >= 0xdc00 && other <= 0xdfff : other >= 0xd800 && other < 0xdc00
 }
 
 /** A part of a text by byte offsets. Characters that are cut through become U+FFFD. */

@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test"
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 
+import type { Sink } from "../../src/template/sink.ts"
 import { parseTemplate, runTemplate } from "../../src/template/template.ts"
 import { type GoField, GoList, GoMap, GoStruct, type Value } from "../../src/template/value.ts"
 import { CriaError } from "../../src/util/errors.ts"
@@ -40,7 +41,8 @@ function valueOf(described: Described): Value {
   if ("int" in described) return BigInt(described.int)
   if ("float" in described) return Number(described.float)
   const { type, text } = described
-  const named = { type, text: text === undefined ? undefined : () => text }
+  const print = text === undefined ? undefined : (sink: Sink) => void sink.add(text)
+  const named = { type, print }
   if (described.list !== undefined) return new GoList(described.list.map(valueOf), named)
   if (described.map !== undefined) {
     const entries = new Map(described.map.map(([key, value]) => [key, valueOf(value)]))

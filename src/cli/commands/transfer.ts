@@ -81,8 +81,8 @@ export function pushError(error: unknown): unknown {
 }
 
 /** Where people look at a pushed model: a page for Ollama's registry, else its name. */
-function addressOf(model: string): string {
-  const short = model.replace(/:latest$/, "")
+export function addressOf(model: string): string {
+  const short = model.replace(/^(?:https:\/\/)?registry\.ollama\.ai\//i, "").replace(/:latest$/, "")
   const isDefault = short.split("/").length <= 2
   return isDefault ? `https://ollama.com/${short}` : model
 }
