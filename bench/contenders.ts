@@ -180,8 +180,11 @@ async function until(condition: () => Promise<boolean>): Promise<void> {
   throw new Error("llama-server did not start within a minute")
 }
 
-/** Nothing is given up because it is slow: that is what is measured. */
-const PATIENCE = { timeout: false } as RequestInit
+/**
+ * Nothing is given up because it is slow: that is what is measured. Each request has a connection of its own, since
+ * llama-server closes those that are not used for seconds, perhaps just when a request is sent.
+ */
+const PATIENCE = { timeout: false, keepalive: false } as RequestInit
 
 /** Sends a request and times its pieces of text; the token count is the server's own. */
 async function stream(url: string, body: object, signal?: AbortSignal): Promise<Timing> {

@@ -282,6 +282,7 @@ describe("Engine, counting", () => {
       persists: false,
       entries: () => [entry(Int32Array.from([...run(0, 50), ...run(500, 100)]))],
       accepts: () => false,
+      hasRoom: () => false,
       put: () => {},
     }
     class Damaged extends FakeBackend {

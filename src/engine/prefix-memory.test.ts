@@ -523,6 +523,7 @@ describe("PrefixMemory with a slower tier", () => {
         persists: false,
         entries: () => [entry],
         accepts: () => false,
+        hasRoom: () => false,
         put: () => {},
       }
       const backend = new Full({ cells: 256, batchTokens: 256 })
@@ -596,6 +597,17 @@ describe("PrefixMemory with a slower tier", () => {
     expect(bench.memory.cachedCells).toBe(800)
     expect(bench.memory.evict(1)).toBe(true)
     expect(bench.memory.counters).toMatchObject({ evictedTokens: 256, savedTokens: 0 })
+  })
+
+  test("leaves in the cells what would push others out of the tier", async () => {
+    const options = { cells: 8192, batchTokens: 2048, cachedCellsMax: 100 }
+    // Room for one stretch of 256 tokens and the 800 before it, and not for two.
+    const tier = new MemoryTier(6000)
+    const bench = new Bench({ ...options, tier })
+    for (const from of [0, 2000]) await bench.answer(run(from, 800))
+    for (let steps = 0; steps < 8; steps++) bench.memory.trim()
+    expect(bench.memory.cachedCells).toBe(1600 - 256)
+    expect([...tier.entries(SCOPE)].map(({ from }) => from)).toEqual([544])
   })
 
   test("keeps few cached cells where cells slow steps down, and none the less loses nothing", async () => {

@@ -298,7 +298,7 @@ export class PrefixMemory {
 
   /**
    * Where cells in use slow every step, moves what nobody runs on to the tier, some of one branch at a time. What
-   * comes back is copied in milliseconds. What the tier does not take stays.
+   * comes back is copied in milliseconds. Nothing is lost for it: what the tier has no room for stays.
    */
   trim(): void {
     const excess = this.cachedCells - this.#backend.info.cachedCellsMax
@@ -306,7 +306,9 @@ export class PrefixMemory {
     if (excess <= 0 || oldest === undefined || this.#tier === undefined) return
     const { sharing } = this.#backend.info
     const from = sharing === "prefix" ? Math.max(0, oldest.end - SAVED_CELLS_MIN) : 0
-    if (this.#tier.accepts(this.#backend.stateBytes(oldest.id, from, oldest.end))) this.evict(1)
+    const tokens = this.#tree.tokensOf(oldest)
+    const bytes = this.#backend.stateBytes(oldest.id, from, oldest.end) + tokens.byteLength
+    if (this.#tier.hasRoom(bytes)) this.evict(1)
   }
 
   /**

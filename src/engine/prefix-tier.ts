@@ -34,6 +34,8 @@ export interface PrefixTier {
   entries(scope: string): Iterable<TierEntry>
   /** Whether a state of so many bytes would be kept now. */
   accepts(bytes: number): boolean
+  /** Whether there is room for so many bytes without forgetting anything. */
+  hasRoom(bytes: number): boolean
   /** Takes ownership of both arrays; forgets older entries to stay within its bounds. */
   put(scope: string, entry: Pick<TierEntry, "tokens" | "from">, state: Uint8Array): void
   /** Resolves when all that was put is where it will be kept; for tiers that take a while. Never fails. */
@@ -121,6 +123,10 @@ export class MemoryTier implements PrefixTier {
     return bytes <= this.#bytesMax
   }
 
+  hasRoom(bytes: number): boolean {
+    return this.#bytes + bytes <= this.#bytesMax
+  }
+
   put(
     scope: string,
     { tokens, from }: Pick<TierEntry, "tokens" | "from">,
@@ -158,6 +164,7 @@ export function joinTiers(tiers: readonly PrefixTier[]): PrefixTier {
       for (const tier of tiers) yield* tier.entries(scope)
     },
     accepts: (bytes) => tiers.some((tier) => tier.accepts(bytes)),
+    hasRoom: (bytes) => tiers.some((tier) => tier.hasRoom(bytes)),
     put(scope, entry, state) {
       for (const tier of tiers) if (tier.accepts(state.byteLength)) tier.put(scope, entry, state)
     },

@@ -79,6 +79,10 @@ export class DiskTier implements PrefixTier {
     return bytes <= this.#options.bytesMax && isInTime
   }
 
+  hasRoom(bytes: number): boolean {
+    return this.accepts(bytes) && this.bytes + bytes <= this.#options.bytesMax
+  }
+
   put(
     scope: string,
     { tokens, from }: Pick<TierEntry, "tokens" | "from">,

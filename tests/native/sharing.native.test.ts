@@ -269,6 +269,7 @@ for (const kind of KINDS) {
               forget: () => void entries.splice(entries.indexOf(entry), 1),
             })),
           accepts: () => true,
+          hasRoom: () => true,
           put: (_, entry, state) => void entries.push({ ...entry, state }),
         }
         entries.length = 0

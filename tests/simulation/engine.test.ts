@@ -61,6 +61,10 @@ class SlowTier implements PrefixTier {
     return this.#memory.accepts(bytes)
   }
 
+  hasRoom(bytes: number): boolean {
+    return this.#memory.hasRoom(bytes)
+  }
+
   put(...args: Parameters<MemoryTier["put"]>): void {
     this.#memory.put(...args)
   }
