@@ -289,6 +289,30 @@ describe("Engine", () => {
     ])
   })
 
+  test("reads in one step what comes together, when it was at rest and reading takes long", async () => {
+    const steps: number[] = []
+    const backend = new FakeBackend({
+      batchTokens: 64,
+      onStep: ({ tokens }) => steps.push(tokens),
+      decodeMicros: ({ tokens }) => tokens * 1_000_000,
+    })
+    await using engine = new Engine(backend, fakeVocabulary(VOCABULARY), {
+      now: () => performance.now(),
+      gatherMs: 20,
+    })
+    const ask = (first: number) =>
+      collect(engine.submit(request({ prompt: Array(20).fill(first), maxTokens: 1 })))
+    // It knows now how long reading takes.
+    await ask(1)
+    const answers = [ask(2)]
+    for (const first of [3, 4]) {
+      await Bun.sleep(1)
+      answers.push(ask(first))
+    }
+    await Promise.all(answers)
+    expect(steps).toEqual([20, 60])
+  })
+
   test("goes on from what the memory holds when a step was cut short", async () => {
     await using engine = engineOf(
       new FakeBackend({ codeOf: (step) => (step === 2 ? 2 : undefined) }),

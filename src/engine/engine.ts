@@ -19,6 +19,7 @@ import {
   statusOf,
   type StepStatus,
 } from "./engine-status.ts"
+import { gather } from "./gather.ts"
 import type { TokenLogprob } from "./output.ts"
 import { CPU_CHUNKS, GPU_CHUNKS, isBurst, Pace } from "./pace.ts"
 import type { PrefixTier } from "./prefix-tier.ts"
@@ -37,6 +38,11 @@ export interface EngineOptions {
   readonly queueMax?: number
   /** Most prompt tokens in a step that also decodes; default: learnt from measured steps. */
   readonly mixedPromptTokens?: number
+  /**
+   * After a rest, milliseconds to wait for another request before long prompts are read: those of a burst come one by
+   * one, and are read faster together. Default: 0.
+   */
+  readonly gatherMs?: number
   /** Where prefixes go that no longer fit into the cells. */
   readonly tier?: PrefixTier
   /** Milliseconds on any clock that does not jump. */
@@ -190,6 +196,7 @@ export class Engine implements AsyncDisposable {
         if (plan.length === 0) {
           this.#tell()
           await this.#rest()
+          await this.#gather()
           continue
         }
         const batch = this.#start(plan)
@@ -282,6 +289,13 @@ export class Engine implements AsyncDisposable {
     if ((await Promise.race([woken.promise, isWritten])) === "woken") return
     if (this.#roster.memory.saveNext()) setTimeout(this.#wake, 0)
     await woken.promise
+  }
+
+  /** See {@link gather}. */
+  async #gather(): Promise<void> {
+    const tokens = this.#roster.waiting.reduce((sum, { knownTokens }) => sum + knownTokens, 0)
+    const readMs = this.#pace.readMs(tokens)
+    await gather(this.#options.gatherMs ?? 0, readMs, () => this.#roster.waiting.length)
   }
 
   /** What is cached goes to where it outlives us, stretch by stretch, as fast as it is written there. */

@@ -148,6 +148,13 @@ const at = (submittedAt: number, remainingTokens = 100, more: Partial<Arrival> =
   ...more,
 })
 
+test("says how long a prompt takes alone, nothing as long as it does not know", () => {
+  const pace = new Pace(PLAIN)
+  expect(pace.readMs(100)).toBe(0)
+  pace.observe(step(0, 100, 250))
+  expect(pace.readMs(40)).toBe(100)
+})
+
 describe("isBurst()", () => {
   test("is when short prompts came together with those that answer", () => {
     expect(isBurst([at(0), at(900)], [at(1000), at(1000)], 512)).toBe(true)

@@ -90,6 +90,11 @@ export class Pace {
       )
   }
 
+  /** Milliseconds to read a prompt of so many tokens alone; 0 before anything was measured. */
+  readMs(tokens: number): number {
+    return tokens * this.#wide.perToken(0)
+  }
+
   /** Most prompt tokens in a step beside so many answers, behind `depth` others. */
   promptTokens(rows: number, depth: number): number {
     const answersMs = this.#answersMs(rows)

@@ -38,6 +38,9 @@ import { createTiers, type StateIdentity, type TierHooks, type Tiers } from "./t
 /** Tokens in a step: llama.cpp's own default, beyond which prefill gets no faster on CPUs. */
 const BATCH_TOKENS = 512
 
+/** Requests of one burst come within so much of each other, one by one through the server. */
+const GATHER_MS = 4
+
 /** Texts in a step. */
 const EMBEDDING_SEQUENCES = 32
 
@@ -81,6 +84,7 @@ export class LocalModel implements AsyncDisposable {
     this.#engine = new Engine(parts.backend, parts.model.vocabulary, {
       contextTokens: parts.loaded.contextTokens,
       parallelMax: parts.loaded.runningMax ?? Infinity,
+      gatherMs: GATHER_MS,
       ...(parts.options.queueMax === undefined ? {} : { queueMax: parts.options.queueMax }),
       ...(parts.tiers.all === undefined ? {} : { tier: parts.tiers.all }),
       now: () => performance.now(),
