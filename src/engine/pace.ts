@@ -92,7 +92,7 @@ export class Pace {
 
   /** Milliseconds to read a prompt of so many tokens alone; 0 before anything was measured. */
   readMs(tokens: number): number {
-    return tokens * this.#wide.perToken(0)
+    return tokens * this.#wideMs(0)
   }
 
   /** Most prompt tokens in a step beside so many answers, behind `depth` others. */

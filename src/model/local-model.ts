@@ -39,7 +39,7 @@ import { createTiers, type StateIdentity, type TierHooks, type Tiers } from "./t
 const BATCH_TOKENS = 512
 
 /** Requests of one burst come within so much of each other, one by one through the server. */
-const GATHER_MS = 4
+const GATHER_MS = 6
 
 /** Texts in a step. */
 const EMBEDDING_SEQUENCES = 32
