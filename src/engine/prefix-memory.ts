@@ -306,9 +306,9 @@ export class PrefixMemory {
     if (excess <= 0 || oldest === undefined || this.#tier === undefined) return
     const { sharing } = this.#backend.info
     const from = sharing === "prefix" ? Math.max(0, oldest.end - SAVED_CELLS_MIN) : 0
-    const tokens = this.#tree.tokensOf(oldest)
-    const bytes = this.#backend.stateBytes(oldest.id, from, oldest.end) + tokens.byteLength
-    if (this.#tier.hasRoom(bytes)) this.evict(1)
+    const tokenBytes = oldest.end * Int32Array.BYTES_PER_ELEMENT
+    const stateBytes = this.#backend.stateBytes(oldest.id, from, oldest.end)
+    if (this.#tier.hasRoom(tokenBytes + stateBytes)) this.evict(1)
   }
 
   /**
