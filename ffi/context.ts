@@ -66,6 +66,8 @@ export interface ContextInfo {
   readonly threads: number
   /** Threads wait in the kernel after a short spin; without OpenMP they spin, and there are fewer on busy cores. */
   readonly openmp: boolean
+  /** OpenMP's threads sleep soon, because the cores are busy with something else. */
+  readonly short_spin: boolean
   /** Length of the step block in 4-byte fields. */
   readonly block_fields: number
 }
@@ -91,10 +93,16 @@ export class NativeContext implements Disposable {
     this.#model = model
     this.#handle = handle
     const { functions } = model.library
-    this.info = model.library.json(functions.cria_context_info(handle), "Cannot read the context")
+    this.info = this.readInfo()
     const block = mapMemory(functions.cria_step_block(handle), this.info.block_fields * 4)
     this.#header = new Int32Array(block, 0, HEADER_FIELDS)
     this.arrays = layOut(block, this.info)
+  }
+
+  /** What the context is like now; between steps. */
+  readInfo(): ContextInfo {
+    const info = this.#functions.cria_context_info(this.#handle)
+    return this.#library.json(info, "Cannot read the context")
   }
 
   /** Starts a step over the first entries of the arrays. */

@@ -22,14 +22,15 @@ import { NativeLibrary, type NativeOptions } from "./native.ts"
 const VARIANTS = ["cuda", "metal", "vulkan", "cpu", "cpu-native"]
 
 /**
- * How often OpenMP's threads look again before they sleep at a barrier. With the default of unbounded spinning one
- * busy program per core slows decoding down to a few per cent; sleeping at once halves it on an idle machine.
- * docs/design/native.md has the measurements.
+ * How often OpenMP's threads look again before they sleep at a barrier: some milliseconds. Longer than it takes to wake
+ * one up, and than JavaScript interrupts one. Beside busy programs the shim has them look 1,000 times only, for which
+ * the wait policy has to be ACTIVE; see docs/design/native.md.
  */
-const SPIN_COUNT = 1000
+const SPIN_COUNT = 100_000
 
 /** Variables that native code reads when it is loaded. */
 const NATIVE_ENVIRONMENT: Readonly<Record<string, string>> = {
+  OMP_WAIT_POLICY: "ACTIVE",
   GOMP_SPINCOUNT: String(SPIN_COUNT),
   GGML_NO_BACKTRACE: "1",
 }

@@ -142,8 +142,10 @@ class NativeBuild {
     const work = `${target}.building-${process.pid}`
     await stages.run("compile the shim", async (progress) => {
       const folder = `${buildFolder(this.#name)}-shim-${from}`
-      const shim = await buildShim(libraries, folder, progress)
-      await collectLibraries(libraries, work, from === "source")
+      // As COMMON_FLAGS say.
+      const hasOpenmp = from === "source" && process.platform === "linux"
+      const shim = await buildShim(libraries, folder, { hasOpenmp, progress })
+      await collectLibraries(libraries, work, hasOpenmp)
       copyFileSync(shim, join(work, basename(shim)))
       writeFileSync(join(work, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`)
     })

@@ -7,6 +7,7 @@
 #include "internal.hpp"
 
 #include "sequences.hpp"
+#include "spinning.hpp"
 #include "step-block.hpp"
 #include "threadpool.hpp"
 #include "workers.hpp"
@@ -55,6 +56,7 @@ class Context {
     std::unique_ptr<Sequences> sequences_;
     Threadpool threadpool_;
     bool openmp_ = false;
+    std::unique_ptr<Spinning> spinning_;         // with OpenMP
     std::unique_ptr<ThreadCount> thread_count_;  // where threads spin, and nobody but them computes
 
     std::mutex mutex_;

@@ -94,6 +94,7 @@ common_json Context::info() const {
         {"pooling", static_cast<int>(llama_pooling_type(ctx_))},
         {"threads", llama_n_threads(ctx_)},
         {"openmp", openmp_},
+        {"short_spin", spinning_ && spinning_->is_short()},
         {"block_fields", static_cast<uint64_t>(block_.size())},
     });
 }
@@ -193,6 +194,7 @@ std::string Context::start() noexcept {
         const int threads = std::max(params_.n_threads, params_.n_threads_batch);
         threadpool_.attach(ctx_, threads, openmp_);
         if (!openmp_) llama_set_n_threads(ctx_, threads, threads);
+        if (openmp_) spinning_ = std::make_unique<Spinning>(threads);
         if (!openmp_ && adapts_threads_) thread_count_ = std::make_unique<ThreadCount>(threads);
         sequences_ = std::make_unique<Sequences>(*model_, ctx_, params_, pins_);
         wanted_.assign(params_.n_batch, 0);
@@ -239,8 +241,10 @@ int32_t Context::decode() {
 int32_t Context::compute(const llama_batch & batch) {
     const int64_t started = ggml_time_us();
     const int64_t running = ThreadCount::running_us(started);
+    if (spinning_) spinning_->begin(started);
     const int32_t rc = llama_decode(ctx_, batch);
     if (rc == 0) llama_synchronize(ctx_);
+    if (spinning_) spinning_->end(ggml_time_us());
     if (!thread_count_) return rc;
     const int64_t ended = ggml_time_us();
     thread_count_->observe(ended, ended - started, ThreadCount::running_us(ended) - running);

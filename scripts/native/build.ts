@@ -66,11 +66,16 @@ export async function buildLlama(
   return join(folder, "bin")
 }
 
-/** Compiles the shim against the libraries of a folder. @returns Path of the shared library. */
+/**
+ * Compiles the shim against the libraries of a folder.
+ *
+ * @param hasOpenmp Those compute with OpenMP.
+ * @returns Path of the shared library.
+ */
 export async function buildShim(
   libraries: string,
   folder: string,
-  progress: Progress,
+  options: { hasOpenmp: boolean; progress: Progress },
 ): Promise<string> {
   await run("cmake", [
     "-S",
@@ -80,26 +85,27 @@ export async function buildShim(
     ...generator(),
     `-DLLAMA_SOURCE=${SOURCE_FOLDER}`,
     `-DLLAMA_LIBS=${libraries}`,
+    `-DCRIA_OPENMP=${options.hasOpenmp ? "ON" : "OFF"}`,
   ])
-  await cmakeBuild(folder, ["cria"], progress)
+  await cmakeBuild(folder, ["cria"], options.progress)
   const name = readdirSync(folder).find((file) => /^libcria\.(so|dylib)$/.test(file))
   if (name === undefined)
     throw new Error(`The shim was built, but there is no libcria in ${folder}`)
   return join(folder, name)
 }
 
-/** Copies llama.cpp's libraries, and on Linux the OpenMP runtime that they need, into an empty folder. */
+/** Copies llama.cpp's libraries, and the OpenMP runtime when they need it, into an empty folder. */
 export async function collectLibraries(
   from: string,
   to: string,
-  needsOpenmp: boolean,
+  hasOpenmp: boolean,
 ): Promise<void> {
   rmSync(to, { recursive: true, force: true })
   mkdirSync(to, { recursive: true })
   for (const file of readdirSync(from)) {
     if (LIBRARY.test(file)) copyFileSync(realpathSync(join(from, file)), join(to, file))
   }
-  if (!needsOpenmp || process.platform !== "linux") return
+  if (!hasOpenmp) return
   copyFileSync(realpathSync(await openmpRuntime()), join(to, "libgomp.so.1"))
 }
 

@@ -1,6 +1,12 @@
 import assert from "node:assert/strict"
+import { spawn } from "node:child_process"
+import { existsSync } from "node:fs"
+import { availableParallelism } from "node:os"
+import { join } from "node:path"
 
+import { NativeBackend } from "../../ffi/backend.ts"
 import { createContext } from "../../ffi/context.ts"
+import { findFolder } from "../../ffi/library.ts"
 import { loadModel, type NativeModel } from "../../ffi/model.ts"
 import {
   cutShort,
@@ -13,6 +19,7 @@ import {
   loadDemo,
   smallBackend,
   test,
+  testUnless,
   withFunctions,
 } from "./support.ts"
 
@@ -272,7 +279,6 @@ describe("memory", () => {
       sequences: 4,
       threads: 2,
     })
-    const { NativeBackend } = await import("../../ffi/backend.ts")
     const backend = new NativeBackend(model, context)
     const prompt = tokensOf(model, PROMPT)
     const shared = prompt.length - 1
@@ -317,7 +323,6 @@ describe("memory", () => {
       sequences: 4,
       threads: 2,
     })
-    const { NativeBackend } = await import("../../ffi/backend.ts")
     const backend = new NativeBackend(model, context)
     const prompt = tokensOf(model, PROMPT)
     const last = prompt.length - 1
@@ -363,6 +368,40 @@ describe("memory", () => {
       await decode(second, { tokens: tokensOf(other, PROMPT), sequence: 1 })
       assert.equal(second.saveSequence(1, 0, 9), undefined)
       assert.equal((await decode(second, { tokens: [1], sequence: 2 })).code, 0)
+    }
+  })
+})
+
+const WITHOUT_OPENMP = existsSync(join(findFolder(), "libgomp.so.1"))
+  ? undefined
+  : "the libraries compute without OpenMP"
+
+/** A busy loop on each core. */
+function busyCores(): Disposable {
+  const loops = Array.from({ length: availableParallelism() }, () =>
+    spawn("/bin/sh", ["-c", "while :; do :; done"], { stdio: "ignore" }),
+  )
+  return {
+    [Symbol.dispose]() {
+      for (const loop of loops) loop.kill("SIGKILL")
+    },
+  }
+}
+
+describe("threads that compute with OpenMP", () => {
+  testUnless(WITHOUT_OPENMP)("sleep soon beside busy programs", async () => {
+    using model = await loadDemo()
+    const options = { cells: 512, batchTokens: 64, sequences: 4, threads: availableParallelism() }
+    const context = await createContext(model, options)
+    await using backend = new NativeBackend(model, context)
+    using _ = busyCores()
+    const prompt = tokensOf(model, PROMPT)
+    const before = await greedy(backend, prompt, { count: 3 })
+    while (!context.readInfo().short_spin) {
+      backend.removeSequence(0, 0, -1)
+      // One step after the other.
+      // oxlint-disable-next-line no-await-in-loop
+      assert.deepEqual(await greedy(backend, prompt, { count: 3 }), before)
     }
   })
 })

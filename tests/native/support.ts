@@ -28,6 +28,15 @@ export function test(name: string, body: () => void | Promise<void>): void {
   void runner.test(name, body)
 }
 
+/** `test`; left out where there is an obstacle, which is printed. */
+export function testUnless(obstacle: string | undefined): typeof test {
+  if (obstacle === undefined) return test
+  return (name, body) => {
+    console.warn(`skipped: ${obstacle}`)
+    void runner.test(name, { skip: obstacle }, body)
+  }
+}
+
 /** The demo model. */
 export const DEMO: string = fromRoot("models/demo/cria-demo-q8_0.gguf")
 
