@@ -8,6 +8,7 @@
 
 import { CriaError } from "../util/errors.ts"
 import { formatGib } from "../util/units.ts"
+import { MODEST_TOKENS } from "./request.ts"
 
 /** What of a model decides how much memory it takes. Bytes are those of the chosen cache types. */
 export interface FitFacts {
@@ -66,9 +67,6 @@ const UNASKED_SHARE = 0.25
 
 /** Of that, what states of sequences may take, the rest being for cells. */
 const STATES_SHARE = 0.5
-
-/** Below this a chat with tools does not work any more: up to here a cache takes all that there is. */
-const MODEST_TOKENS = 8192
 
 /** Rather refuse than go below that unasked. */
 const SMALLEST_TOKENS = 2048

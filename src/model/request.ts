@@ -9,6 +9,12 @@ import type { RequestTerms } from "../chat/terms.ts"
 import type { CacheSetting } from "../engine/cache-type.ts"
 import type { SamplingOptions } from "../engine/sampling.ts"
 
+/**
+ * Tokens of context that a model gets unasked wherever they fit: with less a chat with tools does not work any more, so
+ * up to here a cache takes all the memory that there is.
+ */
+export const MODEST_TOKENS = 8192
+
 /** A conversation, a gap to fill, or a prompt that is taken as it is. */
 export type AnswerInput =
   | {

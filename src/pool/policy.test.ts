@@ -40,6 +40,11 @@ describe("canServe()", () => {
     flashAttention: "on",
   }
 
+  test("lets a request that leaves the context open use a larger one that was asked for", () => {
+    const had = { ...loaded, contextTokens: 8192 }
+    expect(canServe(had, { ...facts, contextTokens: 8192 }, loaded)).toBe(true)
+  })
+
   test.each<[string, Partial<LoadOptions>, Partial<LoadOptions>, boolean]>([
     ["a request without wishes", {}, {}, true],
     ["a smaller context", {}, { contextTokens: 2048 }, true],
@@ -49,6 +54,18 @@ describe("canServe()", () => {
       "a context that was asked for before and capped by the model",
       { contextTokens: 9000 },
       { contextTokens: 8192 },
+      true,
+    ],
+    [
+      "a request that leaves it open, after one for less than most chats need",
+      { contextTokens: 4096 },
+      {},
+      false,
+    ],
+    [
+      "a request that leaves it open, where the model has no more",
+      { contextTokens: 9000 },
+      {},
       true,
     ],
     ["all layers on the GPU where it has some", { gpuLayers: 3 }, { gpuLayers: -1 }, false],

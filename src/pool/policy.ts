@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { LoadedFacts, LoadOptions } from "../runner/protocol.ts"
+import { type LoadedFacts, type LoadOptions, MODEST_TOKENS } from "../runner/protocol.ts"
 
 /** What a decision reads of a loaded model. */
 export interface Resident {
@@ -35,15 +35,10 @@ const ALL_LAYERS = -1
 const LOAD_KEYS = ["batchTokens", "threads", "mainGpu", "useMmap"] as const
 
 /**
- * Whether a loaded model can serve a request as it is. What the request leaves open fits anything, and a larger
- * context serves a smaller one.
+ * Whether a loaded model can serve a request as it is. What the request leaves open fits anything, but for a context
+ * that somebody else wanted to be small.
  */
 export function canServe(loaded: LoadOptions, facts: LoadedFacts, wanted: LoadOptions): boolean {
-  const isContextEnough =
-    wanted.contextTokens === undefined ||
-    wanted.contextTokens <= facts.contextTokens ||
-    // It was loaded for at least as much and got all that the model was trained for.
-    (loaded.contextTokens !== undefined && wanted.contextTokens <= loaded.contextTokens)
   const isPlacementEqual =
     wanted.gpuLayers === undefined || wanted.gpuLayers === (loaded.gpuLayers ?? ALL_LAYERS)
   const isRestEqual = LOAD_KEYS.every(
@@ -52,5 +47,22 @@ export function canServe(loaded: LoadOptions, facts: LoadedFacts, wanted: LoadOp
   const isCacheEqual = wanted.cacheType === undefined || wanted.cacheType === facts.cacheType
   const isAttentionEqual =
     (wanted.flashAttention ?? "auto") === "auto" || wanted.flashAttention === facts.flashAttention
+  const isContextEnough = hasContext(
+    loaded.contextTokens,
+    facts.contextTokens,
+    wanted.contextTokens,
+  )
   return isContextEnough && isPlacementEqual && isRestEqual && isCacheEqual && isAttentionEqual
+}
+
+/**
+ * A larger context serves a smaller one. Without a wish a model gets at least {@link MODEST_TOKENS} where they fit: that
+ * much is enough for a request without one, and what is loaded for it serves those for less too. So clients with and
+ * without wishes never make each other's models load again and again.
+ */
+function hasContext(asked: number | undefined, got: number, wanted: number | undefined): boolean {
+  // Then it got all that the model was trained for.
+  const isWhole = asked !== undefined && asked > got
+  if (wanted === undefined) return asked === undefined || got >= MODEST_TOKENS || isWhole
+  return wanted <= got || (isWhole && wanted <= asked)
 }

@@ -12,10 +12,17 @@ import type { ChatEvent, Message, Tool } from "../chat/message.ts"
 import { type CacheSetting, parseCacheSetting } from "../engine/cache-type.ts"
 import type { EngineStatus } from "../engine/engine-status.ts"
 import type { SamplingOptions } from "../engine/sampling.ts"
-import type { AnswerInput, AnswerRequest, LoadedFacts, LoadOptions } from "../model/request.ts"
+import {
+  type AnswerInput,
+  type AnswerRequest,
+  type LoadedFacts,
+  type LoadOptions,
+  MODEST_TOKENS,
+} from "../model/request.ts"
 import { CriaError, ERROR_CODES, type ErrorCode } from "../util/errors.ts"
 
 export type { AnswerInput, AnswerRequest, EngineStatus, LoadedFacts, LoadOptions }
+export { MODEST_TOKENS }
 
 /** Raised whenever a frame changes. */
 export const PROTOCOL_VERSION = 5
