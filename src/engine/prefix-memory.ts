@@ -27,6 +27,9 @@ const SAVED_CELLS_MIN = 256
 /** Longer stretches are copied piece by piece: nobody is kept waiting for long. */
 const SAVED_CELLS_MAX = 1024
 
+/** Between two steps so much is copied out of cells that slow them: some milliseconds. */
+const TRIMMED_BYTES = 32 * 2 ** 20
+
 /** Shorter prefixes are computed again sooner than they are written and read. */
 export const TIER_TOKENS_MIN = 64
 
@@ -53,6 +56,8 @@ export class PrefixMemory {
   readonly #unsaved = new Set<Branch>()
   /** Branches whose end is in the tier: it is of no use without the beginning, however short. */
   readonly #cut = new WeakSet<Branch>()
+  /** What is cached moves to the tier. */
+  #isTrimming = false
 
   constructor(backend: Backend, tier?: PrefixTier) {
     this.#backend = backend
@@ -297,18 +302,18 @@ export class PrefixMemory {
   }
 
   /**
-   * Where cells in use slow every step, moves what nobody runs on to the tier, some of one branch at a time. What
-   * comes back is copied in milliseconds. Nothing is lost for it: what the tier has no room for stays.
+   * Where cells in use slow every step, moves what nobody runs on to the tier once it is too much. All of it, before a
+   * step is computed: llama.cpp looks at every cell up to the last one in use, so a few that stay behind others cost as
+   * much as many, and what is computed next shall take their places. What comes back is copied in milliseconds.
+   * Nothing is lost for it: what the tier has no room for stays.
    */
   trim(): void {
-    const excess = this.cachedCells - this.#backend.info.cachedCellsMax
-    const oldest = this.#oldest()
-    if (excess <= 0 || oldest === undefined || this.#tier === undefined) return
-    const { sharing } = this.#backend.info
-    const from = sharing === "prefix" ? Math.max(0, oldest.end - SAVED_CELLS_MIN) : 0
-    const tokenBytes = oldest.end * Int32Array.BYTES_PER_ELEMENT
-    const stateBytes = this.#backend.stateBytes(oldest.id, from, oldest.end)
-    if (this.#tier.hasRoom(tokenBytes + stateBytes)) this.evict(1)
+    this.#isTrimming ||= this.cachedCells > this.#backend.info.cachedCellsMax
+    for (let bytes = 0; this.#isTrimming && bytes < TRIMMED_BYTES;) {
+      const moved = this.#trimOldest()
+      this.#isTrimming = moved > 0
+      bytes += moved
+    }
   }
 
   /**
@@ -332,6 +337,17 @@ export class PrefixMemory {
       first ??= branch
     }
     return first
+  }
+
+  /** @returns Bytes that were moved; 0 when there is nothing left to move, or no room for it. */
+  #trimOldest(): number {
+    const oldest = this.#oldest()
+    if (oldest === undefined || this.#wanted.has(oldest) || this.#tier === undefined) return 0
+    const { sharing } = this.#backend.info
+    const from = sharing === "prefix" ? Math.max(0, oldest.end - SAVED_CELLS_MIN) : 0
+    const tokenBytes = oldest.end * Int32Array.BYTES_PER_ELEMENT
+    const bytes = tokenBytes + this.#backend.stateBytes(oldest.id, from, oldest.end)
+    return this.#tier.hasRoom(bytes) && this.evict(1) ? bytes : 0
   }
 
   #evictWhole(branch: Branch): void {
