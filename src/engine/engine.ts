@@ -39,7 +39,7 @@ export interface EngineOptions {
   /** Most prompt tokens in a step that also decodes; default: learnt from measured steps. */
   readonly mixedPromptTokens?: number
   /**
-   * After a rest, milliseconds to wait for another request before long prompts are read: those of a burst come one by
+   * After a rest, most milliseconds to wait for another request before prompts are read: those of a burst come one by
    * one, and are read faster together. Default: 0.
    */
   readonly gatherMs?: number

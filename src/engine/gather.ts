@@ -5,8 +5,11 @@
  * @module
  */
 
-/** Nobody waits for others who is read in so many times the wait. */
-const WORTH = 100
+/** A wait is this part of the time that it takes to read what is there: nobody notices it. */
+const WAIT_PART = 0.01
+
+/** Timers know no less. */
+const WAIT_MS_MIN = 1
 
 /** Waits in a row. */
 const WAITS_MAX = 8
@@ -14,14 +17,21 @@ const WAITS_MAX = 8
 /**
  * Waits as long as one request follows another.
  *
- * @param waitMs How long for each; 0 for not at all.
+ * @param waitMsMax How long for each at the most; 0 for not at all.
  * @param readMs How long it takes to read what is there.
  * @param count How many requests there are at the moment.
  */
-export async function gather(waitMs: number, readMs: number, count: () => number): Promise<void> {
-  if (waitMs === 0 || readMs < waitMs * WORTH) return
-  for (let seen = 0, waits = 0; seen < count() && waits < WAITS_MAX; waits++) {
-    seen = count()
+export async function gather(
+  waitMsMax: number,
+  readMs: number,
+  count: () => number,
+): Promise<void> {
+  const waitMs = Math.min(waitMsMax, readMs * WAIT_PART)
+  if (waitMs < WAIT_MS_MIN) return
+  for (let seen = 0, waits = 0; waits < WAITS_MAX; waits++) {
+    const there = count()
+    if (there === seen) return
+    seen = there
     // oxlint-disable-next-line no-await-in-loop
     await new Promise((resolve) => setTimeout(resolve, waitMs))
   }
