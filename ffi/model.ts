@@ -8,6 +8,12 @@ import { Vocabulary } from "../src/engine/vocabulary.ts"
 import { assert } from "../src/util/errors.ts"
 import { encode, type NativeLibrary, nonEmpty } from "./native.ts"
 
+/** Shorter texts are read in a few hundredths of a second. */
+const ASIDE_CHARS = 2 ** 14
+
+/** How late the end of a long text may be seen. */
+const ASIDE_POLL_MS = 2
+
 /** How weights come into memory. `auto` maps the file unless a device cannot. */
 export type LoadMode = "auto" | "none" | "mmap" | "mlock" | "direct"
 
@@ -75,6 +81,18 @@ export interface ModelInfo {
   }
 }
 
+/** How a text becomes tokens. */
+export interface TokenizeOptions {
+  /** Add BOS and EOS as the model wants them. */
+  readonly addSpecial: boolean
+  /** Read the names of control tokens as tokens. Never for text that a user wrote. */
+  readonly parseSpecial: boolean
+}
+
+interface AsideOptions extends TokenizeOptions {
+  readonly signal?: AbortSignal | undefined
+}
+
 /** A model in memory. Dispose its contexts first. */
 export class NativeModel implements Disposable {
   readonly library: NativeLibrary
@@ -83,6 +101,8 @@ export class NativeModel implements Disposable {
   /** At least some layers are on a GPU. */
   readonly isOnGpu: boolean
   #vocabulary: Vocabulary | undefined
+  /** Settles when the long texts so far are read. */
+  #aside: Promise<unknown> = Promise.resolve()
   #isDisposed = false
 
   /** Takes ownership of a handle; use {@link loadModel}. */
@@ -99,12 +119,9 @@ export class NativeModel implements Disposable {
     return this.#vocabulary
   }
 
-  /**
-   * @param options.addSpecial Add BOS and EOS as the model wants them.
-   * @param options.parseSpecial Read the names of control tokens as tokens. Never for text that a user wrote.
-   */
-  tokenize(text: string, options: { addSpecial: boolean; parseSpecial: boolean }): Int32Array {
-    const flags = (options.addSpecial ? 1 : 0) + (options.parseSpecial ? 2 : 0)
+  /** Tokens of a text. */
+  tokenize(text: string, options: TokenizeOptions): Int32Array {
+    const flags = flagsOf(options)
     const [bytes, length] = encode(text)
     const action = "Cannot tokenize"
     let tokens = new Int32Array(length + 8)
@@ -120,10 +137,37 @@ export class NativeModel implements Disposable {
     return tokens.subarray(0, count)
   }
 
+  /**
+   * Like {@link tokenize}, but long texts keep the event loop free: they are read on another thread, one after the
+   * other.
+   *
+   * @throws The signal's reason when it was aborted before that.
+   */
+  tokenizeAside(text: string, options: AsideOptions): Promise<Int32Array> {
+    if (text.length < ASIDE_CHARS) return Promise.resolve(this.tokenize(text, options))
+    const tokens = this.#aside.then(() => this.#tokenizeInJob(text, options))
+    this.#aside = Promise.allSettled([tokens])
+    return tokens
+  }
+
   [Symbol.dispose](): void {
     if (this.#isDisposed) return
     this.library.check(this.#functions.cria_model_free(this.handle), "Cannot free the model")
     this.#isDisposed = true
+  }
+
+  async #tokenizeInJob(text: string, options: AsideOptions): Promise<Int32Array> {
+    options.signal?.throwIfAborted()
+    const { library } = this
+    const [bytes, length] = encode(text)
+    const action = "Cannot tokenize"
+    const job = this.#functions.cria_tokenize_job(this.handle, bytes, length, flagsOf(options))
+    const handle = await library.finish(job, action, { pollMs: ASIDE_POLL_MS })
+    const { cria_tokens_take: take } = library.functions
+    const count = library.check(take(handle, new Int32Array(1), -1), action)
+    const tokens = new Int32Array(Math.max(1, count))
+    library.check(take(handle, tokens, tokens.length), action)
+    return tokens.subarray(0, count)
   }
 
   get #functions(): NativeLibrary["functions"] {
@@ -147,6 +191,10 @@ export class NativeModel implements Disposable {
     read(bytes, total)
     return new Vocabulary(bytes, offsets, attributes)
   }
+}
+
+function flagsOf(options: TokenizeOptions): number {
+  return (options.addSpecial ? 1 : 0) + (options.parseSpecial ? 2 : 0)
 }
 
 /**

@@ -6,7 +6,7 @@
  * @module
  */
 
-import { setImmediate as nextTurn } from "node:timers/promises"
+import { setImmediate as nextTurn, setTimeout as sleep } from "node:timers/promises"
 
 import { openFunctions } from "#ffi"
 
@@ -138,18 +138,19 @@ export class NativeLibrary {
       onProgress?: (fraction: number) => void
       signal?: AbortSignal
       nativeCode?: ErrorCode
+      /** Look so often, and wait nowhere else: something else waits for native code meanwhile. */
+      pollMs?: number
     } = {},
   ): Promise<number> {
     this.check(job, action)
-    const { onProgress, signal, nativeCode } = options
-    while (
-      this.check(this.functions.cria_job_wait(job, this.waitSliceMicros), action) === STATUS.pending
-    ) {
+    const { onProgress, signal, nativeCode, pollMs } = options
+    const slice = pollMs === undefined ? this.waitSliceMicros : 0
+    while (this.check(this.functions.cria_job_wait(job, slice), action) === STATUS.pending) {
       if (signal?.aborted === true) this.functions.cria_job_cancel(job)
       onProgress?.(this.functions.cria_job_progress(job))
       // The wait is the point of the loop.
       // oxlint-disable-next-line no-await-in-loop
-      await nextTurn()
+      await (pollMs === undefined ? nextTurn() : sleep(pollMs))
     }
     const result = this.functions.cria_job_finish(job)
     if (result === STATUS.cancelled) signal?.throwIfAborted()

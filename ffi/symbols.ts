@@ -17,7 +17,7 @@ export interface NativeSymbol {
 }
 
 /** The version of `cria.h` that this table describes. */
-export const ABI_VERSION = 3
+export const ABI_VERSION = 4
 
 /** Every function of `cria.h`. */
 export const SYMBOLS = {
@@ -39,6 +39,8 @@ export const SYMBOLS = {
   cria_model_info: { args: ["i32"], returns: "i32" }, // int32_t model
   cria_model_pieces: { args: ["i32", "buffer", "i32", "buffer", "buffer"], returns: "i32" }, // int32_t model, uint8_t * bytes, int32_t capacity, int32_t * offsets, uint8_t * attributes
   cria_tokenize: { args: ["i32", "buffer", "i32", "buffer", "i32", "i32"], returns: "i32" }, // int32_t model, const uint8_t * text, int32_t length, int32_t * tokens, int32_t capacity, int32_t flags
+  cria_tokenize_job: { args: ["i32", "buffer", "i32", "i32"], returns: "i32" }, // int32_t model, const uint8_t * text, int32_t length, int32_t flags
+  cria_tokens_take: { args: ["i32", "buffer", "i32"], returns: "i32" }, // int32_t tokens, int32_t * out, int32_t capacity
 
   cria_context_new: { args: ["i32", "buffer", "i32"], returns: "i32" }, // int32_t model, const uint8_t * json, int32_t length
   cria_context_free: { args: ["i32"], returns: "i32" }, // int32_t context

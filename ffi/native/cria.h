@@ -24,7 +24,7 @@
 #endif
 
 /* Raised whenever a signature, the step block or the meaning of a JSON field changes. */
-#define CRIA_ABI_VERSION 3
+#define CRIA_ABI_VERSION 4
 
 #ifdef __cplusplus
 extern "C" {
@@ -87,6 +87,10 @@ CRIA_API int32_t cria_model_pieces(int32_t model, uint8_t * bytes, int32_t capac
  * The number of tokens; when it is larger than capacity nothing was written. */
 CRIA_API int32_t cria_tokenize(int32_t model, const uint8_t * text, int32_t length, int32_t * tokens,
                                int32_t capacity, int32_t flags);
+/* The same as a job, for long texts: it ends with a handle of the tokens. */
+CRIA_API int32_t cria_tokenize_job(int32_t model, const uint8_t * text, int32_t length, int32_t flags);
+/* The number of tokens. When they fit they are copied, and the handle is gone. */
+CRIA_API int32_t cria_tokens_take(int32_t tokens, int32_t * out, int32_t capacity);
 
 /* ---- context and steps ------------------------------------------------------------------------- */
 

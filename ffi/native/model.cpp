@@ -16,6 +16,12 @@ Registry<Model> & models() {
     return instance;
 }
 
+// Tokens that a job made and nobody took yet.
+static Registry<std::vector<llama_token>> & token_lists() {
+    static Registry<std::vector<llama_token>> instance("list of tokens");
+    return instance;
+}
+
 std::vector<llama_token> tokenize(const llama_vocab * vocab, const std::string & text, bool add_special,
                                   bool parse_special) {
     if (llama_vocab_type(vocab) == LLAMA_VOCAB_TYPE_NONE) fail_state("the model has no vocabulary");
@@ -297,6 +303,26 @@ int32_t cria_model_pieces(int32_t model, uint8_t * bytes, int32_t capacity, int3
         }
         offsets[m->n_vocab] = offset;
         return offset;
+    });
+}
+
+int32_t cria_tokenize_job(int32_t model, const uint8_t * text, int32_t length, int32_t flags) {
+    return guarded([&]() -> int32_t {
+        return start_job([m = models().get(model), input = in_text(text, length), flags](Job &) {
+            return token_lists().add(std::make_shared<std::vector<llama_token>>(
+                cria::tokenize(m->vocab, input, (flags & 1) != 0, (flags & 2) != 0)));
+        });
+    });
+}
+
+int32_t cria_tokens_take(int32_t tokens, int32_t * out, int32_t capacity) {
+    return guarded([&]() -> int32_t {
+        const auto list = token_lists().get(tokens);
+        const int32_t count = static_cast<int32_t>(list->size());
+        if (count > capacity) return count;
+        std::copy(list->begin(), list->end(), out);
+        token_lists().take(tokens);
+        return count;
     });
 }
 

@@ -8,6 +8,7 @@
 #include <ctime>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -24,7 +25,7 @@ class Team {
     // Call it on the thread that will compute.
     explicit Team(int32_t count) : count_(count) { find(); }
 
-    // How long each of them was running up to now, in nanoseconds of the processor. Empty when nobody can say.
+    // How long each of them was running up to now, in nanoseconds. Empty while nobody can say.
     std::vector<int64_t> running_ns() {
         std::vector<int64_t> times;
         for (const clockid_t clock : clocks_) {
@@ -40,18 +41,15 @@ class Team {
     }
 
   private:
+    // Where the others cannot be found, the one that is asked stands for all.
     void find() {
-        clocks_.clear();
+        clocks_ = {CLOCK_THREAD_CPUTIME_ID};
 #if defined(_OPENMP)
-        clocks_.resize(static_cast<size_t>(count_));
-        std::atomic<bool> is_known{true};
+        std::vector<clockid_t> clocks(static_cast<size_t>(count_));
+        std::atomic<int32_t> found{0};
 #pragma omp parallel num_threads(count_)
-        {
-            clockid_t * clock = &clocks_[static_cast<size_t>(omp_get_thread_num())];
-            if (pthread_getcpuclockid(pthread_self(), clock) != 0) is_known = false;
-            if (omp_get_num_threads() != count_) is_known = false;
-        }
-        if (!is_known) clocks_.clear();
+        if (pthread_getcpuclockid(pthread_self(), &clocks[static_cast<size_t>(omp_get_thread_num())]) == 0) found++;
+        if (found == count_) clocks_ = clocks;
 #endif
     }
 
@@ -64,7 +62,14 @@ class Team {
 // GOMP_SPINCOUNT says when these are gone. Nothing else changes it while a process runs.
 class Crowd {
   public:
-    explicit Crowd(int32_t computing) : thread_([this, computing] { stay(computing); }) {}
+    // Throws std::system_error where there may not be so many threads.
+    explicit Crowd(int32_t computing) {
+#if defined(_OPENMP)
+        count_ = std::max(2, omp_get_num_procs() - computing + 2);
+#endif
+        try_threads();
+        thread_ = std::thread([this] { stay(); });
+    }
 
     ~Crowd() {
         {
@@ -79,18 +84,37 @@ class Crowd {
     Crowd & operator=(const Crowd &) = delete;
 
   private:
+    // libgomp ends the process when it cannot make a thread.
+    void try_threads() const {
+        std::mutex gate;
+        std::vector<std::thread> threads;
+        const auto join = [&] {
+            for (std::thread & thread : threads) thread.join();
+        };
+        std::unique_lock<std::mutex> closed(gate);
+        try {
+            for (int32_t i = 0; i <= count_; i++) threads.emplace_back([&] { std::lock_guard<std::mutex> pass(gate); });
+        } catch (...) {
+            closed.unlock();
+            join();
+            throw;
+        }
+        closed.unlock();
+        join();
+    }
+
     // The team ends with the thread that made it.
-    void stay([[maybe_unused]] int32_t computing) {
+    void stay() {
 #if defined(_OPENMP)
         std::atomic<int32_t> there{0};
-        const int32_t count = std::max(2, omp_get_num_procs() - computing + 2);
-#pragma omp parallel num_threads(count)
+#pragma omp parallel num_threads(count_)
         there++;
 #endif
         std::unique_lock<std::mutex> lock(mutex_);
         changed_.wait(lock, [&] { return stop_; });
     }
 
+    int32_t count_ = 0;
     std::mutex mutex_;
     std::condition_variable changed_;
     bool stop_ = false;
@@ -131,10 +155,19 @@ class Spinning {
         ran_ns_.clear();
         wall_us_ = 0;
         if (!crowd_ && part < CROWDED) {
-            crowd_ = std::make_unique<Crowd>(threads_);
-            crowded_us_ = now_us;
+            gather(now_us);
         } else if (crowd_ && part > FREE && now_us - crowded_us_ > PATIENCE_US) {
             crowd_.reset();
+        }
+    }
+
+    void gather(int64_t now_us) {
+        if (!may_gather_) return;
+        try {
+            crowd_ = std::make_unique<Crowd>(threads_);
+            crowded_us_ = now_us;
+        } catch (const std::system_error &) {
+            may_gather_ = false;
         }
     }
 
@@ -150,6 +183,7 @@ class Spinning {
     int32_t threads_;
     Team team_;
     std::unique_ptr<Crowd> crowd_;
+    bool may_gather_ = true;
     int64_t crowded_us_ = 0;
     int64_t began_us_ = 0;
     std::vector<int64_t> began_ns_;

@@ -171,8 +171,8 @@ export class LocalModel implements AsyncDisposable {
   }
 
   /** Renders the prompt of a request without answering it. */
-  render(request: AnswerRequest): string {
-    return this.#prepare(request).text
+  async render(request: AnswerRequest): Promise<string> {
+    return (await this.#prepare(request)).text
   }
 
   /**
@@ -183,7 +183,7 @@ export class LocalModel implements AsyncDisposable {
   async *answer(request: AnswerRequest, signal?: AbortSignal): AsyncGenerator<ChatEvent> {
     // A long prompt is not read for nothing.
     this.#engine.checkQueue()
-    const prompt = this.#prepare(request)
+    const prompt = await this.#prepare(request, signal)
     const { rendered } = prompt
     const events = this.#engine.submit(
       {
@@ -229,8 +229,10 @@ export class LocalModel implements AsyncDisposable {
    */
   async embed(texts: readonly string[]): Promise<Float32Array[]> {
     const embedder = await this.#openEmbedder()
-    const inputs = texts.map((text) =>
-      this.#model.tokenize(text, { addSpecial: true, parseSpecial: false }),
+    const inputs = await Promise.all(
+      texts.map((text) =>
+        this.#model.tokenizeAside(text, { addSpecial: true, parseSpecial: false }),
+      ),
     )
     return embedder.embed(inputs)
   }
@@ -244,8 +246,8 @@ export class LocalModel implements AsyncDisposable {
     this.#model[Symbol.dispose]()
   }
 
-  #prepare(request: AnswerRequest): PreparedPrompt {
-    return this.#prompts.prepare(request, this.#contextOf(request))
+  #prepare(request: AnswerRequest, signal?: AbortSignal): Promise<PreparedPrompt> {
+    return this.#prompts.prepare(request, { contextTokens: this.#contextOf(request), signal })
   }
 
   #contextOf({ contextTokens }: AnswerRequest): number {

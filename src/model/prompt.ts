@@ -35,11 +35,19 @@ interface MarkedPrompt {
 
 type ChatInput = Extract<AnswerInput, { kind: "chat" }>
 
+/** What bounds a prompt. */
+export interface PromptLimits {
+  /** The prompt has to be shorter when messages may be left out. */
+  readonly contextTokens: number
+  /** Aborted when nobody wants it any more. */
+  readonly signal?: AbortSignal | undefined
+}
+
 interface RenderOptions {
   readonly format: string | undefined
   /** Messages at the front to leave out, but for those of the system. */
   readonly dropped: number
-  readonly contextTokens: number
+  readonly limits: PromptLimits
 }
 
 /** What belongs to a marked prompt. */
@@ -48,7 +56,7 @@ interface PromptParts {
   /** Tokens of an earlier answer that it goes on from. */
   readonly before: readonly number[]
   readonly droppedMessages: number
-  readonly contextTokens: number
+  readonly limits: PromptLimits
 }
 
 /** Few texts have so many characters a token. */
@@ -74,26 +82,27 @@ export class PromptBuilder implements Disposable {
   }
 
   /**
-   * @param contextTokens The prompt has to be shorter when messages may be left out.
-   * @throws {CriaError} `invalid-input` with the template's complaint, or for a prompt that is far too long.
+   * @throws {CriaError} `invalid-input` with the template's complaint, or for a prompt that is far too long; the
+   * signal's reason.
    */
-  prepare(request: AnswerRequest, contextTokens: number): PreparedPrompt {
+  async prepare(request: AnswerRequest, limits: PromptLimits): Promise<PreparedPrompt> {
     const { input, format } = request
     if (input.kind === "text") {
-      this.#checkLength(input.text, contextTokens)
-      const tokens = this.#model.tokenize(input.text, { addSpecial: true, parseSpecial: true })
+      await this.#checkLength(input.text, limits)
+      const tokens = await this.#tokenize(input.text, [], limits)
       return { text: input.text, tokens, rendered: undefined, droppedMessages: 0 }
     }
-    if (input.kind === "insert") return this.#insert(input, contextTokens)
-    const render = (dropped: number) => this.#render(input, { format, dropped, contextTokens })
-    return (input.truncate ? fitting(input, render, contextTokens) : undefined) ?? render(0)
+    if (input.kind === "insert") return this.#insert(input, limits)
+    const render = (dropped: number) => this.#render(input, { format, dropped, limits })
+    const fit = input.truncate ? await fitting(input, render, limits.contextTokens) : undefined
+    return fit ?? render(0)
   }
 
   [Symbol.dispose](): void {
     this.#chat?.[Symbol.dispose]()
   }
 
-  #render(input: ChatInput, { format, dropped, contextTokens }: RenderOptions): PreparedPrompt {
+  #render(input: ChatInput, { format, dropped, limits }: RenderOptions): Promise<PreparedPrompt> {
     const kept = input.messages.filter((message, i) => i >= dropped || message.role === "system")
     const marks: string[] = []
     const messages = kept.map((message) => this.#mark(message, marks))
@@ -105,7 +114,7 @@ export class PromptBuilder implements Disposable {
       marks,
       before: input.before,
       droppedMessages: input.messages.length - kept.length,
-      contextTokens,
+      limits,
     })
   }
 
@@ -128,28 +137,31 @@ export class PromptBuilder implements Disposable {
     return { text: this.#withoutBos(text), rendered: undefined, reading }
   }
 
-  #insert(input: Extract<AnswerInput, { kind: "insert" }>, contextTokens: number): PreparedPrompt {
+  #insert(
+    input: Extract<AnswerInput, { kind: "insert" }>,
+    limits: PromptLimits,
+  ): Promise<PreparedPrompt> {
     const marks: string[] = []
     const marked = (content: string) => this.#mark({ role: "user", content }, marks).content
     const prompt = marked(input.prompt)
     const text = this.#goPrompts.insert(input, { prompt, suffix: marked(input.suffix) })
     return this.#prepared(
       { text: this.#withoutBos(text), rendered: undefined },
-      { marks, before: input.before, droppedMessages: 0, contextTokens },
+      { marks, before: input.before, droppedMessages: 0, limits },
     )
   }
 
-  #prepared(
+  async #prepared(
     prompt: MarkedPrompt,
-    { marks, before, droppedMessages, contextTokens }: PromptParts,
-  ): PreparedPrompt {
+    { marks, before, droppedMessages, limits }: PromptParts,
+  ): Promise<PreparedPrompt> {
     const earlier = before.map((token) => this.#model.vocabulary.text(token)).join("")
     const text = earlier + prompt.text
-    this.#checkLength(text, contextTokens)
+    await this.#checkLength(text, limits)
     return {
       ...prompt,
       text: unmark(text, marks),
-      tokens: this.#tokenize(text, marks),
+      tokens: await this.#tokenize(text, marks, limits),
       droppedMessages,
     }
   }
@@ -174,43 +186,51 @@ export class PromptBuilder implements Disposable {
   }
 
   /**
-   * Refuses what cannot fit by its beginning: nobody gets a token while a prompt is read.
+   * Refuses what cannot fit by its beginning.
    *
    * @throws {CriaError} `invalid-input`
    */
-  #checkLength(text: string, contextTokens: number): void {
+  async #checkLength(text: string, { contextTokens, signal }: PromptLimits): Promise<void> {
     const beginning = text.slice(0, Math.max(COUNTED_CHARS, contextTokens * TOKEN_CHARS))
     if (beginning.length === text.length) return
-    const options = { addSpecial: false, parseSpecial: true }
-    const { length } = this.#model.tokenize(beginning, options)
+    const options = { addSpecial: false, parseSpecial: true, signal }
+    const { length } = await this.#model.tokenizeAside(beginning, options)
     // Cut elsewhere, a text can have some tokens more or less.
     const least = Math.floor(contextTokens * 1.25)
     if (length > least) throw new TooLong(`more than ${least}`, contextTokens)
   }
 
-  #tokenize(text: string, marks: readonly string[]): Int32Array {
+  async #tokenize(
+    text: string,
+    marks: readonly string[],
+    { signal }: PromptLimits,
+  ): Promise<Int32Array> {
     if (marks.length === 0) {
-      return this.#model.tokenize(text, { addSpecial: true, parseSpecial: true })
+      return this.#model.tokenizeAside(text, { addSpecial: true, parseSpecial: true, signal })
     }
     const parts = text.split(new RegExp(`${MARK_START}(\\d+)${MARK_END}`))
     const tokens = parts.map((part, i) => {
       const isMark = i % 2 === 1
       const plain = isMark ? (marks[Number(part)] ?? "") : part
-      return this.#model.tokenize(plain, { addSpecial: i === 0, parseSpecial: !isMark })
+      return this.#model.tokenizeAside(plain, {
+        addSpecial: i === 0,
+        parseSpecial: !isMark,
+        signal,
+      })
     })
-    return Int32Array.from(tokens.flatMap((part) => [...part]))
+    return Int32Array.from((await Promise.all(tokens)).flatMap((part) => [...part]))
   }
 }
 
 /** With as few messages left out at the front as possible; undefined when even the last one is too long. */
-function fitting(
+async function fitting(
   { messages }: ChatInput,
-  render: (dropped: number) => PreparedPrompt,
+  render: (dropped: number) => Promise<PreparedPrompt>,
   contextTokens: number,
-): PreparedPrompt | undefined {
-  const attempt = (dropped: number) => {
+): Promise<PreparedPrompt | undefined> {
+  const attempt = async (dropped: number) => {
     try {
-      const prepared = render(dropped)
+      const prepared = await render(dropped)
       return prepared.tokens.length < contextTokens ? prepared : undefined
     } catch (error) {
       if (dropped === 0 && !(error instanceof TooLong)) throw error
@@ -218,7 +238,7 @@ function fitting(
       return undefined
     }
   }
-  return attempt(0) ?? leastEnough(messages.length - 1, attempt)
+  return (await attempt(0)) ?? leastEnough(messages.length - 1, attempt)
 }
 
 function unmark(text: string, marks: readonly string[]): string {

@@ -11,15 +11,17 @@
  * @param attempt Undefined when that number is not enough.
  * @returns Undefined when not even `most` is enough.
  */
-export function leastEnough<T extends object>(
+export async function leastEnough<T extends object>(
   most: number,
-  attempt: (count: number) => T | undefined,
-): T | undefined {
-  let best = most < 1 ? undefined : attempt(most)
+  attempt: (count: number) => Promise<T | undefined>,
+): Promise<T | undefined> {
+  let best = most < 1 ? undefined : await attempt(most)
   if (best === undefined) return undefined
   for (let low = 1, high = most; low < high;) {
     const middle = Math.floor((low + high) / 2)
-    const result = attempt(middle)
+    // Each attempt depends on the one before.
+    // oxlint-disable-next-line no-await-in-loop
+    const result = await attempt(middle)
     if (result === undefined) low = middle + 1
     else {
       best = result

@@ -51,8 +51,8 @@ export class FakeModel implements RunnerModel {
     return this.engine.statuses(signal)
   }
 
-  render(request: AnswerRequest): string {
-    return textOf(request)
+  render(request: AnswerRequest): Promise<string> {
+    return Promise.resolve(textOf(request))
   }
 
   async *answer(request: AnswerRequest, signal?: AbortSignal): AsyncGenerator<ChatEvent> {

@@ -92,7 +92,8 @@ describe("Runner", () => {
     while (!bench.frames.some((frame) => isDone(frame, 1))) await bench.next("event")
     bench.send({ type: "stop" })
     expect(await bench.exit).toBe(0)
-    expect(bench.types().slice(0, 4)).toEqual(["hello", "ready", "rendered", "status"])
+    expect(bench.types().slice(0, 2)).toEqual(["hello", "ready"])
+    expect(bench.types()).toEqual(expect.arrayContaining(["rendered", "status"]))
   })
 
   test("passes on what a model goes on without", async () => {

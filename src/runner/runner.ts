@@ -36,7 +36,7 @@ export interface RunnerModel extends AsyncDisposable {
   statuses(signal: AbortSignal): AsyncIterable<EngineStatus>
   /** Resolves with the reason when nothing can be computed any more. */
   readonly broken: Promise<CriaError>
-  render(request: AnswerRequest): string
+  render(request: AnswerRequest): Promise<string>
   answer(request: AnswerRequest, signal: AbortSignal): AsyncIterable<ChatEvent>
 }
 
@@ -91,10 +91,9 @@ export class Runner {
         this.#begin(command.id, (signal) => this.#answer(command, signal))
         return
       case "render":
-        this.#begin(command.id, () => {
-          const prompt = this.#loadedModel().render(command.request)
+        this.#begin(command.id, async () => {
+          const prompt = await this.#loadedModel().render(command.request)
           this.#send({ type: "rendered", id: command.id, prompt })
-          return Promise.resolve()
         })
         return
       case "status":

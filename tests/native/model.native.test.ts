@@ -219,4 +219,35 @@ describe("NativeModel", () => {
     const [letter = -1] = model.tokenize("a", { addSpecial: false, parseSpecial: false })
     assert.equal(vocabulary.isControl(letter), false)
   })
+
+  test("reads long texts beside the event loop, as it would be read there", async () => {
+    using model = await loadDemo()
+    const options = { addSpecial: true, parseSpecial: true }
+    const long = "The quick brown fox <|im_end|> jumps over 12345 lazy dogs. ".repeat(5000)
+    let turns = 0
+    const counter = setInterval(() => turns++, 1)
+    const [first, short, second] = await Promise.all([
+      model.tokenizeAside(long, options),
+      model.tokenizeAside("a", options),
+      model.tokenizeAside(`${long}!`, options),
+    ])
+    clearInterval(counter)
+    assert.deepEqual(first, model.tokenize(long, options))
+    assert.deepEqual(short, model.tokenize("a", options))
+    assert.deepEqual(second, model.tokenize(`${long}!`, options))
+    assert.ok(turns > 0)
+  })
+
+  test("reads no long text that nobody wants any more when its turn comes", async () => {
+    using model = await loadDemo()
+    const options = { addSpecial: false, parseSpecial: false }
+    const long = "word ".repeat(20_000)
+    const controller = new AbortController()
+    const first = model.tokenizeAside(long, options)
+    const second = model.tokenizeAside(long, { ...options, signal: controller.signal })
+    controller.abort(new Error("gone"))
+    await assert.rejects(second, { message: "gone" })
+    assert.deepEqual(await first, model.tokenize(long, options))
+    assert.ok((await model.tokenizeAside(long, options)).length > 0)
+  })
 })
