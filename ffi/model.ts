@@ -143,8 +143,8 @@ export class NativeModel implements Disposable {
    *
    * @throws The signal's reason when it was aborted before that.
    */
-  tokenizeAside(text: string, options: AsideOptions): Promise<Int32Array> {
-    if (text.length < ASIDE_CHARS) return Promise.resolve(this.tokenize(text, options))
+  async tokenizeAside(text: string, options: AsideOptions): Promise<Int32Array> {
+    if (text.length < ASIDE_CHARS) return this.tokenize(text, options)
     const tokens = this.#aside.then(() => this.#tokenizeInJob(text, options))
     this.#aside = Promise.allSettled([tokens])
     return tokens

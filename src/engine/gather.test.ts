@@ -11,7 +11,7 @@ async function looks(waitMsMax: number, readMs: number, most: number): Promise<n
 
 describe("gather()", () => {
   test("waits for nobody where what is there is read in no time, or it shall not wait", async () => {
-    expect(await looks(6, 99, 5)).toBe(0)
+    expect(await looks(6, 49, 5)).toBe(0)
     expect(await looks(0, 9999, 5)).toBe(0)
   })
 

@@ -6,7 +6,7 @@
  */
 
 /** A wait is this part of the time that it takes to read what is there: nobody notices it. */
-const WAIT_PART = 0.01
+const WAIT_PART = 0.02
 
 /** Timers know no less. */
 const WAIT_MS_MIN = 1
