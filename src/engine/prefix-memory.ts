@@ -27,8 +27,8 @@ const SAVED_CELLS_MIN = 256
 /** Longer stretches are copied piece by piece: nobody is kept waiting for long. */
 const SAVED_CELLS_MAX = 1024
 
-/** Between two steps so much is copied out of cells that slow them: some milliseconds. */
-const TRIMMED_BYTES = 32 * 2 ** 20
+/** Between two steps so much is copied out of cells that slow them: some hundredths of a second. */
+const TRIMMED_BYTES = 64 * 2 ** 20
 
 /** Shorter prefixes are computed again sooner than they are written and read. */
 export const TIER_TOKENS_MIN = 64
