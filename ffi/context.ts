@@ -64,7 +64,7 @@ export interface ContextInfo {
   /** llama.cpp's pooling type: 0 none, 1 mean, 2 cls, 3 last, 4 rank. */
   readonly pooling: number
   readonly threads: number
-  /** Threads wait in the kernel after a short spin; without OpenMP they spin, and there are fewer on busy cores. */
+  /** Threads spin for a while and then sleep; without OpenMP they only spin, and there are fewer on busy cores. */
   readonly openmp: boolean
   /** OpenMP's threads sleep soon, because the cores are busy with something else. */
   readonly short_spin: boolean

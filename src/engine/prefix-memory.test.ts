@@ -628,6 +628,19 @@ describe("PrefixMemory with a slower tier", () => {
     expect(bare.memory.cachedCells).toBe(1600)
   })
 
+  test("moves no more between two steps than is copied in a moment, and goes on at the next", async () => {
+    const options = { cells: 8192, batchTokens: 2048, cachedCellsMax: 1024 }
+    const bench = new Bench({ ...options, tier: new MemoryTier(1e12) })
+    for (const from of [0, 2000]) await bench.answer(run(from, 800))
+    bench.backend.stateBytes = () => 40 * 2 ** 20
+    const left = Array.from({ length: 4 }, () => {
+      bench.memory.trim()
+      return bench.memory.cachedCells
+    })
+    // Two stretches at a time, of 256 cells or what a branch has left.
+    expect(left).toEqual([1600 - 512, 800, 800 - 512, 0])
+  })
+
   test("hands over all that is cached at the end, and each beginning once", async () => {
     const tier = new KeptTier(1e6)
     const bench = new Bench({ tier })
